@@ -1,0 +1,70 @@
+# How a room, a program, a test and a benchmark are declared.
+
+# Options that every target of ours shares; they must be identical for the precompiled header to be reused.
+add_library(minwm_options INTERFACE)
+target_compile_options(minwm_options INTERFACE -Wall -Wextra -Wshadow -Werror ${MINWM_CPU_FLAGS})
+target_include_directories(minwm_options INTERFACE ${CMAKE_SOURCE_DIR}/include)
+target_compile_definitions(minwm_options INTERFACE SPDLOG_COMPILED_LIB SPDLOG_FMT_EXTERNAL SPDLOG_SHARED_LIB
+                                                   OMPI_SKIP_MPICXX)
+target_link_libraries(minwm_options INTERFACE minwm_torch Threads::Threads spdlog::spdlog)
+if(MINWM_SANITIZE)
+  target_compile_options(minwm_options INTERFACE -fsanitize=${MINWM_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(minwm_options INTERFACE -fsanitize=${MINWM_SANITIZE})
+endif()
+if(MINWM_LINT)
+  find_program(CLANG_TIDY clang-tidy REQUIRED)
+  set(CMAKE_CXX_CLANG_TIDY ${CLANG_TIDY} --quiet)
+endif()
+
+# The one precompiled header.
+file(GENERATE OUTPUT ${CMAKE_BINARY_DIR}/pch.cpp CONTENT "// Owns the precompiled header.\n")
+add_library(minwm_pch OBJECT ${CMAKE_BINARY_DIR}/pch.cpp)
+target_link_libraries(minwm_pch PUBLIC minwm_options)
+target_precompile_headers(minwm_pch PRIVATE
+  <algorithm> <array> <chrono> <cmath> <cstdint> <filesystem> <functional> <map> <memory> <optional> <span>
+  <string> <string_view> <unordered_map> <utility> <vector> <spdlog/spdlog.h> <torch/torch.h>)
+
+# minwm_room(NAME SOURCES a.cpp … LINK targets…): the library minwm::NAME from src/NAME.
+function(minwm_room name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINK;PRIVATE" ${ARGN})
+  add_library(minwm_${name} STATIC ${ARG_SOURCES})
+  add_library(minwm::${name} ALIAS minwm_${name})
+  target_link_libraries(minwm_${name} PUBLIC minwm_options ${ARG_LINK} PRIVATE ${ARG_PRIVATE})
+  target_precompile_headers(minwm_${name} REUSE_FROM minwm_pch)
+endfunction()
+
+# minwm_program(NAME SOURCES … LINK …): an executable in <build>/bin.
+function(minwm_program name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE minwm_options ${ARG_LINK})
+  target_precompile_headers(${name} REUSE_FROM minwm_pch)
+endfunction()
+
+# minwm_test(NAME SOURCES … LINK … LABELS unit [RANKS 1 2 4]): one GoogleTest binary. Without RANKS every
+# TEST is a ctest of its own; with RANKS the whole binary runs once under mpirun for each count.
+function(minwm_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;LINK;LABELS;RANKS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  add_executable(${name}_test ${ARG_SOURCES})
+  target_precompile_headers(${name}_test REUSE_FROM minwm_pch)
+  target_compile_definitions(${name}_test PRIVATE
+    MINWM_TEST_DATA="${CMAKE_SOURCE_DIR}/tests/data" MINWM_SHARED_DATA="${CMAKE_SOURCE_DIR}/../shared"
+    MINWM_BINARY_DIR="${CMAKE_BINARY_DIR}/bin")
+  if(ARG_RANKS)
+    target_link_libraries(${name}_test PRIVATE minwm_options ${ARG_LINK} minwm_mpi_test_main GTest::gtest GTest::gmock)
+    foreach(ranks ${ARG_RANKS})
+      add_test(NAME ${name}.ranks${ranks}
+        COMMAND ${CMAKE_SOURCE_DIR}/launch/mpirun-local -n ${ranks} $<TARGET_FILE:${name}_test>)
+      set_tests_properties(${name}.ranks${ranks} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT}
+        PROCESSORS 2 SKIP_REGULAR_EXPRESSION "every test was skipped")
+    endforeach()
+  else()
+    target_link_libraries(${name}_test PRIVATE minwm_options ${ARG_LINK} GTest::gtest_main GTest::gmock)
+    include(GoogleTest)
+    gtest_discover_tests(${name}_test TEST_PREFIX "${name}." DISCOVERY_MODE PRE_TEST
+      PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT OMP_NUM_THREADS=1)
+  endif()
+endfunction()

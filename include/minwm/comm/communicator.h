@@ -1,0 +1,88 @@
+#pragma once
+// Collectives over a group of ranks. MPI for CPU tensors; the interface is the one NCCL will implement.
+// Every call is collective over the group and must be made in the same order on all its ranks.
+// `what` names the purpose ("grad blocks.7") in timeouts and in the order ledger.
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace minwm::comm {
+
+/// Handle of a started collective. wait() makes the result visible; the buffers must live until then.
+class Work {
+ public:
+  virtual ~Work() = default;
+  virtual void wait() = 0;
+  virtual bool test() = 0;
+};
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  /// `inout` of `root` to all.
+  virtual std::unique_ptr<Work> broadcast_async(at::Tensor inout, int root, std::string_view what) = 0;
+  /// Sum of `inout` over ranks, in place. bf16/fp16 are summed in float32 and rounded once.
+  virtual std::unique_ptr<Work> all_reduce_async(at::Tensor inout, std::string_view what) = 0;
+  /// `full` = concatenation of every rank's `shard` (equal sizes), in rank order.
+  virtual std::unique_ptr<Work> all_gather_async(const at::Tensor& shard, at::Tensor full, std::string_view what) = 0;
+  /// `shard` = this rank's equal slice of the sum of every rank's `full`.
+  virtual std::unique_ptr<Work> reduce_scatter_async(const at::Tensor& full, at::Tensor shard, std::string_view what) = 0;
+  /// Sends send_counts[r] leading elements groups to rank r, receives recv_counts[r] from it (elements, 1-D buffers).
+  virtual std::unique_ptr<Work> all_to_all_async(const at::Tensor& send, const std::vector<int64_t>& send_counts,
+                                                 at::Tensor recv, const std::vector<int64_t>& recv_counts,
+                                                 std::string_view what) = 0;
+  virtual void barrier(std::string_view what) = 0;
+  /// Splits by color (collective); ranks ordered as here.
+  virtual std::shared_ptr<Communicator> split(int color) = 0;
+
+  // Blocking forms.
+  void broadcast(at::Tensor inout, int root, std::string_view what);
+  void all_reduce(at::Tensor inout, std::string_view what);
+  void all_gather(const at::Tensor& shard, at::Tensor full, std::string_view what);
+  void reduce_scatter(const at::Tensor& full, at::Tensor shard, std::string_view what);
+  void all_to_all(const at::Tensor& send, const std::vector<int64_t>& send_counts, at::Tensor recv,
+                  const std::vector<int64_t>& recv_counts, std::string_view what);
+  /// Root's string on all ranks.
+  std::string broadcast_string(std::string value, int root, std::string_view what);
+  double all_reduce_max(double value, std::string_view what);
+  double all_reduce_sum(double value, std::string_view what);
+};
+
+/// MPI_Init_thread … MPI_Finalize around a program. Construct once in main, before any communicator.
+/// If the program was not started by mpirun/srun it is a world of one. On an exception that leaves main the
+/// job is aborted (see abort_job), so that ranks blocked in a collective end within seconds.
+class World {
+ public:
+  World(int* argc, char*** argv);
+  ~World();
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+  std::shared_ptr<Communicator> communicator() const;
+  int rank() const;
+  int size() const;
+  int local_rank() const;  ///< index among the ranks of this host
+
+ private:
+  std::shared_ptr<Communicator> world_;
+  int local_rank_ = 0;
+};
+
+/// Prints one JSON line (rank, host, what) to stderr and ends the whole job with `exit_code`.
+[[noreturn]] void abort_job(const std::string& message, int exit_code);
+
+/// run_main for programs that use MPI: any exception of `body` on one rank of several ends the whole job with
+/// its message; with one rank it is an ordinary one-line error.
+int run_world_main(const char* program, int argc, char** argv,
+                   int (*body)(World& world, int argc, char** argv));
+
+/// A group of one that needs no MPI (serving, tests): every collective is the identity.
+std::shared_ptr<Communicator> self_communicator();
+
+}  // namespace minwm::comm

@@ -1,0 +1,33 @@
+#pragma once
+// How ranks are arranged: replicate x shard x context, context innermost: rank = (r * S + s) * C + c.
+
+#include <cstdint>
+#include <memory>
+
+#include "minwm/comm/communicator.h"
+
+namespace minwm {
+class Options;
+}
+
+namespace minwm::comm {
+
+struct MeshOptions {
+  int64_t replicate = -1;  ///< copies of the model; -1 = what is left
+  int64_t shard = 1;       ///< ranks that share one copy
+  int64_t context = 1;     ///< ranks that share one sample's tokens
+  void declare(Options& options);  ///< parallel.replicate, parallel.shard, parallel.context
+};
+
+struct Mesh {
+  std::shared_ptr<Communicator> world;
+  std::shared_ptr<Communicator> data;     ///< replicate x shard: which samples a rank trains on
+  std::shared_ptr<Communicator> context;  ///< ranks with the same sample
+  int64_t data_rank() const { return data->rank(); }
+  int64_t data_size() const { return data->size(); }
+};
+
+/// @throws Error if the product of the axes is not the world's size.
+Mesh make_mesh(std::shared_ptr<Communicator> world, const MeshOptions& options);
+
+}  // namespace minwm::comm

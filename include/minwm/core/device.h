@@ -1,0 +1,13 @@
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <string>
+
+namespace minwm {
+
+/// "cpu" or "cuda" → a device; for CUDA opens libtorch_cuda first and picks GPU `local_rank`.
+/// @throws Error if CUDA was asked for and is not there. Call once, before any tensor is made.
+c10::Device open_device(const std::string& name, int local_rank = 0);
+
+}  // namespace minwm

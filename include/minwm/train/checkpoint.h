@@ -1,0 +1,63 @@
+#pragma once
+// Logical checkpoints: `step-000123/` holds state.h5 (every tensor at its full shape, fp32, checksummed) and
+// config.ini; it appears under its name only when complete. Parallel HDF5, collective over the world.
+
+#include <torch/torch.h>
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "minwm/comm/communicator.h"
+
+namespace minwm::train {
+
+/// What a checkpoint records besides tensors. Whoever loads one can tell what it is for.
+struct CheckpointInfo {
+  int64_t step = 0;
+  uint64_t seed = 0;
+  std::string model;   ///< preset name
+  std::string stage;   ///< "bidirectional", "teacher-forcing", …
+  std::string config;  ///< the resolved INI
+  std::string codec;   ///< path of the codec file relative to the checkpoint ("codec.safetensors")
+  std::string sampler; ///< "euler", "renoise", …
+  std::vector<double> step_list;  ///< few-step timesteps before the shift
+  double shift = 0;
+  int64_t chunk_frames = 0;
+  int64_t latent_height = 0, latent_width = 0, latent_frames = 0;
+  double fx = 0, fy = 0;  ///< normalised intrinsics trained with
+};
+
+/// Name → tensor groups, e.g. "model/param/blocks.0.ffn.0.weight".
+using TensorMap = std::map<std::string, at::Tensor>;
+
+/// Writes `directory`/step-NNNNNN (collective). Extra files (codec) are copied in. Prunes to `keep` newest.
+std::filesystem::path save_checkpoint(const std::filesystem::path& directory, const CheckpointInfo& info,
+                                      const TensorMap& tensors,
+                                      const std::vector<std::filesystem::path>& extra_files, int64_t keep,
+                                      comm::Communicator& world);
+
+/// An open checkpoint, read only. @throws Error naming file and dataset on anything torn, missing or altered.
+class Checkpoint {
+ public:
+  /// `path` is a step folder, or a run folder / checkpoints folder (then the latest valid step is taken).
+  explicit Checkpoint(const std::filesystem::path& path);
+  ~Checkpoint();
+  const CheckpointInfo& info() const;
+  const std::filesystem::path& path() const;
+  bool contains(const std::string& name) const;
+  std::vector<std::string> names() const;
+  at::Tensor read(const std::string& name) const;
+  /// Strictly loads "model/<kind>/…" (kind "ema" if present and preferred, else "param") into a module.
+  void load_model(torch::nn::Module& model, bool prefer_ema = true) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// The newest complete step folder below a run folder, or nothing. Torn ones are named in a warning and skipped.
+std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::path& run);
+
+}  // namespace minwm::train

@@ -1,0 +1,1 @@
+#include "minwm/comm/mesh.h"

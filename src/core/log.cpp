@@ -1,0 +1,1 @@
+#include "minwm/core/log.h"
