@@ -1,9 +1,15 @@
 #pragma once
-// WorldStream: camera moves in, frames out, chunk by chunk, on a KV cache. One engine under generate and serve.
+// WorldStream: camera moves in, frames out, chunk by chunk, on a KV cache. One engine under `minwm generate`,
+// `minwm evaluate` and the server.
+//
+//   WorldStream stream(model, codec, options);
+//   stream.begin(text, first_latent, 8, 8);
+//   auto chunk = stream.next(camera_to_world);   // poses of the next chunk's latent frames
 
 #include <torch/torch.h>
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "minwm/models/backbone.h"
@@ -11,35 +17,57 @@
 
 namespace minwm::stream {
 
-struct StreamOptions {
-  std::vector<double> sigmas = {1.0, 0.9, 0.75, 0.5};  ///< few-step levels, descending; a final 0 is implied
-  int64_t chunk_frames = 4;    ///< latent frames per chunk
-  int64_t window_frames = 12;  ///< attention window, current chunk and sink included
-  int64_t sink_frames = 0;
-  uint64_t seed = 0;
-  double fx = 0, fy = 0;       ///< normalised intrinsics
+/// How the levels of a chunk are walked down.
+enum class Solver {
+  kRenoise,  ///< predict x0, add fresh noise at the next level (consistency sampling)
+  kEuler,    ///< follow the flow
 };
 
-/// One running world. Not thread-safe.
+struct StreamOptions {
+  std::vector<double> sigmas = {1.0, 0.9, 0.75, 0.5};  ///< noise levels, descending; a final 0 is implied
+  Solver solver = Solver::kRenoise;
+  int64_t chunk_frames = 4;    ///< latent frames per chunk
+  int64_t window_frames = 12;  ///< attention window, current chunk and sink included
+  int64_t sink_frames = 0;     ///< first frames that are never evicted from the window
+  double guidance_scale = 1;   ///< v = u + g (c - u) with the zero text as u; 1 = off (one pass instead of two)
+  uint64_t seed = 0;
+  double fx = 0, fy = 0;       ///< normalised focal lengths
+};
+
+/// One running world (or B of them side by side). Not thread-safe; several may share a model.
 class WorldStream {
  public:
+  /// `codec` may be null: then chunks carry latents only.
   WorldStream(std::shared_ptr<models::Backbone> model, std::shared_ptr<models::Codec> codec,
               const StreamOptions& options);
   ~WorldStream();
+  WorldStream(const WorldStream&) = delete;
+  WorldStream& operator=(const WorldStream&) = delete;
 
-  /// Starts a clip: text [1, L, text_dim]; first_latent [1, 1, C, h, w] (given frame) or undefined; latent size.
+  /// Starts over. text [B, L, text_dim]; first_latent [B, 1, C, h, w] is the given first frame, or undefined;
+  /// height and width are those of the latents.
   void begin(const at::Tensor& text, const at::Tensor& first_latent, int64_t height, int64_t width);
 
   struct Chunk {
-    at::Tensor latents;  ///< [1, n, C, h, w]
-    at::Tensor pixels;   ///< [1, frames, 3, H, W], not clamped
+    at::Tensor latents;  ///< [B, n, C, h, w]
+    at::Tensor pixels;   ///< [B, frames, 3, H, W], not clamped; undefined without a codec
   };
-  /// Generates the next chunk for its camera_to_world poses [n, 4, 4] float64 (absolute, frame 0 = identity).
+  /// Generates the next chunk. camera_to_world [n, 4, 4] or [B, n, 4, 4] float64, absolute poses of its latent
+  /// frames (frame 0 of the clip = identity); n may differ from call to call.
   Chunk next(const at::Tensor& camera_to_world);
+
+  /// Commits given clean latents [B, n, C, h, w] as the next chunk instead of generating it.
+  Chunk accept(const at::Tensor& latents, const at::Tensor& camera_to_world);
+
+  /// Latent frames so far.
+  int64_t frames() const;
 
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+/// "renoise" or "euler". @throws Error otherwise.
+Solver parse_solver(const std::string& name);
 
 }  // namespace minwm::stream

@@ -1,0 +1,118 @@
+// minwm generate: a checkpoint, a prompt, a first frame and a trajectory → mp4.
+
+#include <filesystem>
+
+#include "command.h"
+#include "minwm/camera/pose_string.h"
+#include "minwm/core/device.h"
+#include "minwm/core/error.h"
+#include "minwm/core/files.h"
+#include "minwm/core/options.h"
+#include "minwm/core/progress.h"
+#include "minwm/data/video.h"
+#include "minwm/data/world.h"
+#include "minwm/stream/loaded_model.h"
+
+namespace minwm::apps {
+namespace {
+
+struct GenerateOptions {
+  std::string checkpoint, pose = "w*11", output, prompt, image, device = "cpu";
+  int64_t frames = 0, seed = 0, world = -1;
+  double fps = 16;
+  stream::SamplerOverrides sampler;
+
+  void declare(Options& options) {
+    options.add("checkpoint", &checkpoint, "checkpoint folder (a step, or a run: its newest step)");
+    options.add("pose", &pose, "trajectory, e.g. \"w*8, l*3\": w s a d move, j l turn, i k tilt, w+l*4 both");
+    options.add("output", &output, "mp4 file to write");
+    options.add("frames", &frames, "video frames, 1 + 4 n; 0 = as long as the trajectory");
+    options.add("seed", &seed, "random seed of the noise");
+    options.add("prompt", &prompt, "what the world looks like");
+    options.add("image", &image, "first frame (PNG or JPEG)");
+    options.add("world", &world, "take first frame and prompt from this procedural world; -1 = none");
+    options.add("steps", &sampler.steps, "denoising steps; 0 = as the checkpoint records");
+    options.add("mode", &sampler.mode, "stream or bidirectional; empty = what the checkpoint was trained for");
+    options.add("solver", &sampler.solver, "renoise or euler; empty = as the checkpoint records");
+    options.add("guidance", &sampler.guidance, "classifier-free guidance scale; 1 = off");
+    options.add("fps", &fps, "frames per second of the file");
+    options.add("device", &device, "cpu or cuda");
+  }
+};
+
+/// The first frame as uint8 [H, W, 3]; undefined if none was given. Sets the prompt of a procedural world.
+at::Tensor first_frame(GenerateOptions& options, int64_t width, int64_t height) {
+  require(options.image.empty() || options.world < 0, "--image and --world both name a first frame: give one");
+  if (options.world >= 0) {
+    data::WorldStyle style;
+    style.width = width;
+    style.height = height;
+    const auto world = data::make_world(static_cast<uint64_t>(options.world), style);
+    if (options.prompt.empty()) {
+      options.prompt = data::caption(*world);
+    }
+    return data::render(*world, at::eye(4, at::kDouble).unsqueeze(0)).pixels[0];
+  }
+  return options.image.empty() ? at::Tensor() : data::read_image(options.image);
+}
+
+int generate(comm::World&, int argc, char** argv) {
+  GenerateOptions options;
+  Options parser("minwm generate", "A checkpoint, a prompt, a first frame and a trajectory in; a video out.");
+  options.declare(parser);
+  if (!parser.parse(argc, argv)) {
+    return kExitDone;
+  }
+  require(!options.checkpoint.empty(), "--checkpoint is missing: the folder of a trained model");
+  require(!options.output.empty(), "--output is missing: the mp4 file to write");
+  require(options.frames >= 0 && (options.frames == 0 || options.frames % 4 == 1),
+          "--frames {}: expected 1 + 4 n (latent 0 is one frame, each later one four)", options.frames);
+  const auto motions = camera::parse_pose_string(options.pose);
+  const auto device = open_device(options.device);
+  auto loaded = stream::open_model(options.checkpoint, options.sampler, device);
+  loaded.stream.seed = static_cast<uint64_t>(options.seed);
+
+  const int64_t factor = loaded.codec->spatial_factor();
+  const int64_t height = loaded.info.latent_height * factor, width = loaded.info.latent_width * factor;
+  at::Tensor given;
+  if (const at::Tensor image = first_frame(options, width, height); image.defined()) {
+    given = loaded.codec->encode(data::to_pixels(image.unsqueeze(0), height, width).unsqueeze(0));
+  }
+  const at::Tensor text = data::caption_embedding(options.prompt).unsqueeze(0);
+  require(text.size(2) == loaded.model->text_dim(), "{}: the model reads text states of width {}; only the built-in "
+          "caption words (width {}) can be encoded here", options.checkpoint, loaded.model->text_dim(), text.size(2));
+
+  at::Tensor poses = camera::integrate(motions);
+  const int64_t frames = options.frames > 0 ? models::latent_frames(options.frames) : poses.size(0);
+  if (poses.size(0) < frames) {
+    poses = at::cat({poses, poses.slice(0, -1).expand({frames - poses.size(0), 4, 4})});
+  }
+  poses = poses.narrow(0, 0, frames);
+
+  at::Tensor pixels;
+  if (loaded.mode == stream::Mode::kBidirectional) {
+    stream::GenerateRequest request{loaded.mode, text, given, poses, loaded.info.latent_height,
+                                    loaded.info.latent_width, loaded.stream};
+    pixels = loaded.codec->decode(stream::generate_latents(loaded.model, request).to(at::kCPU));
+  } else {
+    stream::WorldStream world(loaded.model, loaded.codec, loaded.stream);
+    world.begin(text, given, loaded.info.latent_height, loaded.info.latent_width);
+    Progress progress("generate", frames, "latents");
+    std::vector<at::Tensor> chunks;
+    while (world.frames() < frames) {
+      const int64_t n = std::min(loaded.stream.chunk_frames, frames - world.frames());
+      chunks.push_back(world.next(poses.narrow(0, world.frames(), n)).pixels);
+      progress.update(world.frames());
+    }
+    pixels = at::cat(chunks, 1);
+  }
+  data::write_video(options.output, models::to_uint8(pixels[0]).permute({0, 2, 3, 1}).contiguous(), options.fps);
+  atomic_write(options.output + ".ini", parser.to_ini());
+  fmt::print("{}\n", options.output);
+  return kExitDone;
+}
+
+const bool registered = register_command("generate", "a checkpoint + prompt + first frame + trajectory → mp4", generate);
+
+}  // namespace
+}  // namespace minwm::apps
