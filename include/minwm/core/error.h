@@ -1,21 +1,21 @@
 #pragma once
 // The one exception type, and the exit codes every program shares.
 
-#include <spdlog/fmt/fmt.h>
-
 #include <stdexcept>
 #include <string>
 #include <utility>
 
+#include <spdlog/fmt/fmt.h>
+
 namespace minwm {
 
-/// Exit codes of every program (docs/exit-codes are part of the interface scripts rely on).
+/// Exit codes of every program: scripts rely on them.
 enum ExitCode : int {
   kExitDone = 0,
-  kExitBadInput = 2,     ///< wrong option, missing or malformed file
-  kExitStopped = 3,      ///< stopped on request after a checkpoint: requeue
-  kExitFailure = 70,     ///< anything unexpected
-  kExitTimeout = 75,     ///< a collective did not complete in time
+  kExitBadInput = 2,  ///< wrong option, missing or malformed file
+  kExitStopped = 3,   ///< stopped on request after a checkpoint: requeue
+  kExitFailure = 70,  ///< anything unexpected
+  kExitTimeout = 75,  ///< a collective did not complete in time
 };
 
 /// What was wrong, where (file, key, tensor), and what was expected: always one line.
@@ -43,8 +43,17 @@ void require(bool condition, fmt::format_string<Args...> format, Args&&... args)
   }
 }
 
+/// The exception being handled, as one line (LibTorch's without its backtrace) and an exit code.
+struct Failure {
+  std::string message;
+  int exit_code;
+};
+
+/// Call inside a catch block only.
+Failure current_failure();
+
 /// Runs `body`; turns any exception into one line on stderr and the right exit code.
-/// `program` prefixes the line. Every main() is `return run_main("minwm", [&] { … });`.
+/// `program` prefixes the line. Every main() is `return run_main("minwm", body, argc, argv);`.
 int run_main(const char* program, int (*body)(int, char**), int argc, char** argv);
 
 }  // namespace minwm

@@ -1,6 +1,7 @@
 #pragma once
-// Dotted options: `[optimizer] lr = 2e-6` in an INI file and `--optimizer.lr 2e-6` on the command line are one
-// option; the command line wins; an unknown key is an error that names the nearest known one.
+// Dotted options: `[optimizer] lr = 2e-6` in an INI file and `--optimizer.lr 2e-6` on the command
+// line are one option; the command line wins; an unknown key is an error that names the nearest
+// known one.
 //
 //   struct LoaderOptions { int64_t batch = 8; void declare(Options& options); };
 //   Options options("minwm train", "Runs one training stage.");
@@ -24,9 +25,9 @@ class Options {
   Options& operator=(const Options&) = delete;
 
   /// Binds `--key` to `*value`; the value it holds now is the default shown by --help.
-  /// `key` is `name` or `section.name`, lower case with underscores. T: int64_t, double, bool, std::string,
-  /// std::vector<int64_t>, std::vector<double>, std::vector<std::string> (lists are comma separated).
-  /// A bool is given as `--key`, `--key true` or `--key false`.
+  /// `key` is `name` or `section.name`, lower case with underscores. T: int64_t, double, bool,
+  /// std::string, std::vector<int64_t>, std::vector<double>, std::vector<std::string> (lists are
+  /// comma separated). A bool is given as `--key`, `--key true` or `--key false`.
   template <class T>
   void add(const std::string& key, T* value, const std::string& help);
 
@@ -38,8 +39,9 @@ class Options {
   void positional(const std::string& name, std::vector<std::string>* values, int max,
                   const std::string& help);
 
-  /// Parses `--config FILE` (repeatable; later files win; `include = other.ini` at the top of a file is read
-  /// first, relative to that file) and then the command line. Returns false after printing --help.
+  /// Parses `--config FILE` (repeatable; later files win; `include = other.ini` at the top of a
+  /// file is read first, relative to that file) and then the command line. Returns false after
+  /// printing --help.
   /// @throws Error naming the key, the file and line, and the nearest known key.
   [[nodiscard]] bool parse(int argc, const char* const* argv);
 

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <mutex>
 #include <string>
 
 namespace minwm {
@@ -15,16 +16,20 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  /// Moves to `done` units; `note` (e.g. "loss 0.53") is shown beside the bar. Thread-safe.
+  /// Moves to `done` units; `note` (e.g. "loss 0.53") is shown beside the bar. The rate counts from
+  /// the first update, so work done before a resume does not flatter it. Thread-safe.
   void update(int64_t done, const std::string& note = "");
   void finish();
 
  private:
+  using Clock = std::chrono::steady_clock;
   void print(bool last);
+
+  std::mutex mutex_;
   std::string title_, unit_, note_;
-  int64_t total_, start_done_ = -1, done_ = 0;
+  int64_t total_, first_done_ = -1, done_ = 0;
   bool enabled_, terminal_, finished_ = false;
-  std::chrono::steady_clock::time_point start_, printed_;
+  Clock::time_point created_, first_, printed_;
 };
 
 }  // namespace minwm

@@ -1,14 +1,14 @@
 #pragma once
-// Counter-based random numbers: a draw is a pure function of its address, so results do not depend on the
-// number of ranks, on resume, or on the order in which things happen.
+// Counter-based random numbers: a draw is a pure function of its address, so results do not depend
+// on the number of ranks, on resume, or on the order in which things happen.
 //
 //   at::Tensor noise = random_normal({20, 16, 60, 104}, {seed, "train.noise", step, sample});
-
-#include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <string_view>
 #include <vector>
+
+#include <ATen/core/Tensor.h>
 
 namespace minwm {
 
@@ -17,8 +17,8 @@ struct RandomKey {
   uint64_t seed = 0;
   std::string_view purpose;  ///< e.g. "train.noise"; hashed (FNV-1a)
   uint64_t step = 0;
-  uint64_t sample = 0;       ///< global sample index; leave 0 for draws that all ranks share
-  uint64_t index = 0;        ///< anything finer, e.g. the block
+  uint64_t sample = 0;  ///< global sample index; leave 0 for draws that all ranks share
+  uint64_t index = 0;   ///< anything finer, e.g. the block
 };
 
 /// splitmix64's finaliser with its increment: mix(0) = 0xe220a8397b1dcdaf.
@@ -33,9 +33,9 @@ class RandomStream {
   explicit RandomStream(uint64_t key) : key_(key) {}
   explicit RandomStream(const RandomKey& key) : key_(stream_key(key)) {}
   uint64_t bits();
-  double uniform();                ///< [0, 1)
-  int64_t integer(int64_t n);      ///< 0 … n-1
-  double normal();                 ///< standard normal (Box–Muller)
+  double uniform();            ///< [0, 1)
+  int64_t integer(int64_t n);  ///< 0 … n-1
+  double normal();             ///< standard normal (Box–Muller)
 
  private:
   uint64_t key_;

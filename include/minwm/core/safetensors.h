@@ -1,8 +1,6 @@
 #pragma once
 // Strict safetensors reader (memory-mapped) and writer.
 
-#include <ATen/core/Tensor.h>
-
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -10,10 +8,12 @@
 #include <utility>
 #include <vector>
 
+#include <ATen/core/Tensor.h>
+
 namespace minwm {
 
-/// An open safetensors file. Bad header, unknown dtype, overlapping, out-of-range or wrongly sized offsets, holes
-/// and truncation are Errors that name the file and the tensor.
+/// An open safetensors file. Bad header, unknown dtype, overlapping, out-of-range or wrongly sized
+/// offsets, holes and truncation are Errors that name the file and the tensor.
 class Safetensors {
  public:
   explicit Safetensors(const std::filesystem::path& path);
