@@ -49,12 +49,19 @@ function(minwm_room name)
   target_precompile_headers(minwm_${name} REUSE_FROM minwm_pch)
 endfunction()
 
+# Executables are compiled like the rooms (-fPIC, not CMake's -fPIE), or the precompiled header is refused.
+function(minwm_executable name)
+  add_executable(${name} ${ARGN})
+  set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+  target_compile_options(${name} PRIVATE -fPIC)
+  target_precompile_headers(${name} REUSE_FROM minwm_pch)
+endfunction()
+
 # minwm_program(NAME SOURCES … LINK …): an executable in <build>/bin.
 function(minwm_program name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
-  add_executable(${name} ${ARG_SOURCES})
+  minwm_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE minwm_options ${ARG_LINK})
-  target_precompile_headers(${name} REUSE_FROM minwm_pch)
 endfunction()
 
 # minwm_test(NAME SOURCES … LINK … LABELS unit [RANKS 1 2 4]): one GoogleTest binary. Without RANKS every
@@ -69,8 +76,7 @@ function(minwm_test name)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
-  add_executable(${name}_test ${ARG_SOURCES})
-  target_precompile_headers(${name}_test REUSE_FROM minwm_pch)
+  minwm_executable(${name}_test ${ARG_SOURCES})
   target_compile_definitions(${name}_test PRIVATE
     MINWM_TEST_DATA="${CMAKE_SOURCE_DIR}/tests/data" MINWM_SHARED_DATA="${CMAKE_SOURCE_DIR}/../shared"
     MINWM_BINARY_DIR="${CMAKE_BINARY_DIR}/bin")

@@ -1,1 +1,75 @@
 #include "minwm/comm/communicator.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <ATen/ATen.h>
+
+#include "minwm/core/error.h"
+
+namespace minwm::comm {
+
+void Communicator::broadcast(at::Tensor inout, int root, std::string_view what) {
+  broadcast_async(std::move(inout), root, what)->wait();
+}
+
+void Communicator::all_reduce(at::Tensor inout, std::string_view what) {
+  all_reduce_async(std::move(inout), what)->wait();
+}
+
+void Communicator::all_gather(const at::Tensor& shard, at::Tensor full, std::string_view what) {
+  all_gather_async(shard, std::move(full), what)->wait();
+}
+
+void Communicator::reduce_scatter(const at::Tensor& full, at::Tensor shard, std::string_view what) {
+  reduce_scatter_async(full, std::move(shard), what)->wait();
+}
+
+void Communicator::all_to_all(const at::Tensor& send, const std::vector<int64_t>& send_counts,
+                              at::Tensor recv, const std::vector<int64_t>& recv_counts,
+                              std::string_view what) {
+  all_to_all_async(send, send_counts, std::move(recv), recv_counts, what)->wait();
+}
+
+std::string Communicator::broadcast_string(std::string value, int root, std::string_view what) {
+  at::Tensor length = at::full({1}, static_cast<int64_t>(value.size()), at::kLong);
+  broadcast(length, root, what);
+  value.resize(static_cast<size_t>(length.item<int64_t>()));
+  broadcast(at::from_blob(value.data(), {static_cast<int64_t>(value.size())}, at::kByte), root,
+            what);
+  return value;
+}
+
+std::vector<double> Communicator::gather_scalars(double value, std::string_view what) {
+  std::vector<double> values(static_cast<size_t>(size()));
+  all_gather(at::full({1}, value, at::kDouble),
+             at::from_blob(values.data(), {static_cast<int64_t>(size())}, at::kDouble), what);
+  return values;
+}
+
+double Communicator::all_reduce_max(double value, std::string_view what) {
+  const auto values = gather_scalars(value, what);
+  return *std::max_element(values.begin(), values.end());
+}
+
+double Communicator::all_reduce_sum(double value, std::string_view what) {
+  double sum = 0;
+  for (const double part : gather_scalars(value, what)) {
+    sum += part;
+  }
+  return sum;
+}
+
+void Communicator::check_order() {
+  const auto mine = static_cast<int64_t>(ledger());
+  at::Tensor all = at::empty({size()}, at::kLong);
+  all_gather(at::full({1}, mine, at::kLong), all, "check_order");
+  for (int other = 0; other < size(); ++other) {
+    if (all[other].item<int64_t>() != all[0].item<int64_t>()) {
+      throw Error(fmt::format("rank {} made other collective calls than rank 0", other),
+                  kExitFailure);
+    }
+  }
+}
+
+}  // namespace minwm::comm

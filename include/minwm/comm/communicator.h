@@ -1,18 +1,24 @@
 #pragma once
-// Collectives over a group of ranks. MPI for CPU tensors; the interface is the one NCCL will implement.
-// Every call is collective over the group and must be made in the same order on all its ranks.
-// `what` names the purpose ("grad blocks.7") in timeouts and in the order ledger.
+// Collectives over a group of ranks. MPI for CPU tensors; the interface is the one NCCL will
+// implement. Every call is collective over the group and must be made in the same order on all its
+// ranks. `what` names the purpose ("grad blocks.7") in timeouts and in the order ledger.
+//
+// Tensors are contiguous CPU tensors; anything else is an Error before anything is sent. A
+// collective that does not complete within the timeout ends the job with exit code 75 and one JSON
+// line per waiting rank. Source: parallel.md sections 2 and 6.
 
-#include <ATen/core/Tensor.h>
-
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include <ATen/core/Tensor.h>
+
 namespace minwm::comm {
 
-/// Handle of a started collective. wait() makes the result visible; the buffers must live until then.
+/// Handle of a started collective. wait() makes the result visible; the buffers must not be touched
+/// until then. A handle destroyed early waits.
 class Work {
  public:
   virtual ~Work() = default;
@@ -27,20 +33,31 @@ class Communicator {
   virtual int size() const = 0;
 
   /// `inout` of `root` to all.
-  virtual std::unique_ptr<Work> broadcast_async(at::Tensor inout, int root, std::string_view what) = 0;
+  virtual std::unique_ptr<Work> broadcast_async(at::Tensor inout, int root,
+                                                std::string_view what) = 0;
   /// Sum of `inout` over ranks, in place. bf16/fp16 are summed in float32 and rounded once.
   virtual std::unique_ptr<Work> all_reduce_async(at::Tensor inout, std::string_view what) = 0;
   /// `full` = concatenation of every rank's `shard` (equal sizes), in rank order.
-  virtual std::unique_ptr<Work> all_gather_async(const at::Tensor& shard, at::Tensor full, std::string_view what) = 0;
+  virtual std::unique_ptr<Work> all_gather_async(const at::Tensor& shard, at::Tensor full,
+                                                 std::string_view what) = 0;
   /// `shard` = this rank's equal slice of the sum of every rank's `full`.
-  virtual std::unique_ptr<Work> reduce_scatter_async(const at::Tensor& full, at::Tensor shard, std::string_view what) = 0;
-  /// Sends send_counts[r] leading elements groups to rank r, receives recv_counts[r] from it (elements, 1-D buffers).
-  virtual std::unique_ptr<Work> all_to_all_async(const at::Tensor& send, const std::vector<int64_t>& send_counts,
-                                                 at::Tensor recv, const std::vector<int64_t>& recv_counts,
+  virtual std::unique_ptr<Work> reduce_scatter_async(const at::Tensor& full, at::Tensor shard,
+                                                     std::string_view what) = 0;
+  /// Sends send_counts[r] consecutive elements to rank r and receives recv_counts[r] from it, both
+  /// in rank order; the counts must add up to the buffers' sizes.
+  virtual std::unique_ptr<Work> all_to_all_async(const at::Tensor& send,
+                                                 const std::vector<int64_t>& send_counts,
+                                                 at::Tensor recv,
+                                                 const std::vector<int64_t>& recv_counts,
                                                  std::string_view what) = 0;
   virtual void barrier(std::string_view what) = 0;
-  /// Splits by color (collective); ranks ordered as here.
+  /// Splits by color >= 0 (collective); ranks ordered as here. Live until the World ends.
   virtual std::shared_ptr<Communicator> split(int color) = 0;
+  /// Seconds a collective may take before the job is aborted (default 600), for this communicator
+  /// and all that share its World.
+  virtual void set_timeout(double seconds) = 0;
+  /// Hash of every call so far (operation, purpose, bytes, dtype).
+  virtual uint64_t ledger() const = 0;
 
   // Blocking forms.
   void broadcast(at::Tensor inout, int root, std::string_view what);
@@ -52,12 +69,20 @@ class Communicator {
   /// Root's string on all ranks.
   std::string broadcast_string(std::string value, int root, std::string_view what);
   double all_reduce_max(double value, std::string_view what);
+  /// Summed in rank order, so that every rank gets the same bits.
   double all_reduce_sum(double value, std::string_view what);
+  /// @throws Error on every rank if the ranks' ledgers differ: some rank made other calls.
+  void check_order();
+
+ private:
+  /// Every rank's value, in rank order.
+  std::vector<double> gather_scalars(double value, std::string_view what);
 };
 
-/// MPI_Init_thread … MPI_Finalize around a program. Construct once in main, before any communicator.
-/// If the program was not started by mpirun/srun it is a world of one. On an exception that leaves main the
-/// job is aborted (see abort_job), so that ranks blocked in a collective end within seconds.
+/// MPI_Init_thread … MPI_Finalize around a program. Construct once in main, before any
+/// communicator. If the program was not started by mpirun/srun it is a world of one. On an
+/// exception that leaves main the job is aborted (see run_world_main), so that ranks blocked in a
+/// collective end within seconds.
 class World {
  public:
   World(int* argc, char*** argv);
@@ -77,8 +102,8 @@ class World {
 /// Prints one JSON line (rank, host, what) to stderr and ends the whole job with `exit_code`.
 [[noreturn]] void abort_job(const std::string& message, int exit_code);
 
-/// run_main for programs that use MPI: any exception of `body` on one rank of several ends the whole job with
-/// its message; with one rank it is an ordinary one-line error.
+/// run_main for programs that use MPI: any exception of `body` on one rank of several ends the
+/// whole job with its message; with one rank it is an ordinary one-line error.
 int run_world_main(const char* program, int argc, char** argv,
                    int (*body)(World& world, int argc, char** argv));
 
