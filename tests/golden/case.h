@@ -1,14 +1,15 @@
 #pragma once
 // A golden case and how a kind is replayed. One file per area registers its kinds:
 //
-//   namespace { void replay_rope(const Case& c, Report& r) { r.compare("cos.16", ours, c.out("cos.16")); } }
-//   static const bool registered = register_kind("wan.rope.table", replay_rope);
+//   namespace { void replay_rope(const Case& c, Report& r) { r.compare("cos.16", ours,
+//   c.out("cos.16")); } } static const bool registered = register_kind("wan.rope.table",
+//   replay_rope);
 
-#include <torch/torch.h>
-
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
+
+#include <nlohmann/json.hpp>
+#include <torch/torch.h>
 
 #include "minwm/core/safetensors.h"
 
@@ -35,8 +36,10 @@ class Report {
  public:
   explicit Report(const Case& c) : case_(c) {}
   void compare(const std::string& name, const at::Tensor& ours, const at::Tensor& reference);
-  void compare(const std::string& name, const at::Tensor& ours, const at::Tensor& reference, double rtol, double atol);
-  void equal(const std::string& name, const at::Tensor& ours, const at::Tensor& reference);  ///< exact
+  void compare(const std::string& name, const at::Tensor& ours, const at::Tensor& reference,
+               double rtol, double atol);
+  void equal(const std::string& name, const at::Tensor& ours,
+             const at::Tensor& reference);  ///< exact
   void check(const std::string& name, bool holds, const std::string& message = "");
   bool ok() const { return failures_.empty() && compared_ > 0; }
   double max_abs() const { return max_abs_; }
