@@ -1,0 +1,98 @@
+#pragma once
+// The Wan2.1 diffusion transformer behind `Backbone`: bidirectional, teacher forcing and streaming with the same
+// weights and the same attention path. Parameter names are those of the published checkpoints (spec wan-dit 2).
+
+#include <torch/torch.h>
+
+#include <memory>
+#include <vector>
+
+#include "minwm/models/backbone.h"
+#include "minwm/models/wan/block.h"
+#include "minwm/nn/frame_cache.h"
+
+namespace minwm::models {
+
+/// Per layer: raw normed keys and values of the committed frames, and what the text turned into.
+class WanKvCache : public KvCache {
+ public:
+  WanKvCache(const CacheOptions& options, int64_t layers, int64_t height, int64_t width, int64_t head_dim);
+  void reset() override;
+  int64_t frames_seen() const override { return slots_.seen(); }
+  /// Raw keys and values [B, frames * tokens, A, D] and absolute indices of the frames held, oldest first.
+  struct LayerView {
+    at::Tensor k, v;
+    std::vector<int64_t> frames;
+  };
+  LayerView layer(int64_t index) const;
+  const CrossContext& cross(int64_t index) const { return cross_.at(static_cast<size_t>(index)); }
+  int64_t frames_held() const { return static_cast<int64_t>(slots_.held().size()); }
+  /// Evicts what the next chunk of `count` frames no longer sees.
+  void make_room(int64_t count) { slots_.make_room(count); }
+
+ private:
+  friend class WanBackbone;
+  struct Layer {
+    nn::SlotStore k, v;
+    at::Tensor memo_k, memo_v;  // transformed context; several denoising steps read the same one
+    int64_t memo_version = -1;
+  };
+  struct Context {
+    at::Tensor k, v;  // transformed, [B, held * tokens, A or 2A, D]; undefined if nothing is held
+  };
+  Context context(int64_t index, const Geometry& geometry);
+  Geometry context_geometry(bool camera, const at::Device& device) const;
+  void commit(const std::vector<Projections>& layers, const at::Tensor& p_inverse, int64_t count);
+
+  int64_t height_, width_, head_dim_;
+  nn::FrameSlots slots_;
+  std::vector<Layer> layers_;
+  nn::SlotStore p_inverse_;
+  at::Tensor text_, image_features_;
+  std::vector<CrossContext> cross_;
+};
+
+class WanBackbone : public Backbone {
+ public:
+  WanBackbone(const WanConfig& config, uint64_t seed);
+
+  at::Tensor forward(const ForwardInput& input) override;
+  at::Tensor stream(const StreamInput& input, KvCache& cache) override;
+  std::unique_ptr<KvCache> make_cache(const CacheOptions& options, int64_t height, int64_t width) override;
+  std::vector<std::shared_ptr<torch::nn::Module>> units() override;
+  int64_t latent_channels() const override { return config_.out_dim; }
+  int64_t text_dim() const override { return config_.text_dim; }
+  void set_compute_dtype(at::ScalarType dtype) override { compute_ = dtype; }
+  void set_activation_checkpointing(bool enabled) override { checkpointing_ = enabled; }
+  const WanConfig& config() const { return config_; }
+
+  /// timestep [B, T] → e [B, T, E] and e0 [B, T, 6, E] (spec wan-dit 3, step 2).
+  struct TimeEmbedding {
+    at::Tensor e, e0;
+  };
+  TimeEmbedding embed_time(const at::Tensor& timestep) const;
+
+ private:
+  struct Grid {
+    int64_t batch, frames, height, width;  // height, width in tokens
+    int64_t tokens() const { return height * width; }
+  };
+  Grid grid(const at::Tensor& latents) const;
+  at::Tensor embed_patches(const at::Tensor& latents, const at::Tensor& image_latents) const;
+  at::Tensor embed_text(const Conditions& conditions, int64_t* image_rows);
+  Geometry geometry(const std::vector<int64_t>& positions, const Grid& grid, const camera::Cameras& cameras) const;
+  at::Tensor head(const at::Tensor& x, const at::Tensor& e, const Grid& grid) const;
+  void initialise(uint64_t seed);
+  void update_cross(WanKvCache& cache, const Conditions& conditions);
+
+  WanConfig config_;
+  at::ScalarType compute_ = at::kFloat;
+  bool checkpointing_ = false;
+  at::Tensor patch_weight_, patch_bias_, head_modulation_;
+  nn::NamedLinears text_embedding_{nullptr}, time_embedding_{nullptr}, time_projection_{nullptr};
+  torch::nn::Linear head_{nullptr};
+  torch::nn::Sequential image_embedding_{nullptr};
+  std::vector<WanBlock> blocks_;
+};
+
+}  // namespace minwm::models

@@ -1,0 +1,99 @@
+#pragma once
+// One transformer block of Wan: modulated self-attention (rotary and camera path), cross-attention, feed-forward.
+
+#include <torch/torch.h>
+
+#include <functional>
+
+#include "minwm/models/wan/config.h"
+#include "minwm/nn/linear.h"
+#include "minwm/nn/norm.h"
+
+namespace minwm::models {
+
+/// Queries, keys and values of one sequence, heads split and normed, untransformed: [B, N, A, D].
+struct Projections {
+  at::Tensor q, k, v;
+};
+
+/// Where tokens are and which cameras see them; the same for every block of a forward.
+struct Geometry {
+  at::Tensor rotary;     ///< [N, D / 2] complex64
+  at::Tensor p, p_inverse;  ///< [B, T, 4, 4]; undefined = no camera
+  bool camera() const { return p.defined(); }
+};
+
+/// Queries (or keys, values) of the rotary path and, with a camera, of the camera path as more heads: [B, N, A or 2A, D].
+at::Tensor transform_queries(const at::Tensor& q, const Geometry& geometry);
+at::Tensor transform_keys(const at::Tensor& k, const Geometry& geometry);
+at::Tensor transform_values(const at::Tensor& v, const Geometry& geometry);
+
+class WanSelfAttentionImpl : public torch::nn::Module {
+ public:
+  explicit WanSelfAttentionImpl(const WanConfig& config);
+  Projections project(const at::Tensor& x, at::ScalarType compute) const;
+  /// Attention output [B, N, A or 2A, D] → o(rotary heads) + prope_o(P · camera heads), [B, N, E].
+  at::Tensor output(const at::Tensor& heads, const Geometry& geometry, at::ScalarType compute) const;
+
+  torch::nn::Linear q{nullptr}, k{nullptr}, v{nullptr}, o{nullptr}, prope_o{nullptr};
+
+ private:
+  int64_t heads_;
+  nn::RmsNorm norm_q_{nullptr}, norm_k_{nullptr};
+};
+TORCH_MODULE(WanSelfAttention);
+
+/// Keys and values of the text (and image) rows: [B, L, A, D].
+struct CrossContext {
+  at::Tensor k, v, k_image, v_image;
+};
+
+class WanCrossAttentionImpl : public torch::nn::Module {
+ public:
+  explicit WanCrossAttentionImpl(const WanConfig& config);
+  /// context [B, L, E]: embedded text; for i2v the first `image_rows` rows are image features.
+  CrossContext project_context(const at::Tensor& context, int64_t image_rows, at::ScalarType compute) const;
+  at::Tensor forward(const at::Tensor& x, const CrossContext& context, at::ScalarType compute) const;
+
+ private:
+  int64_t heads_;
+  torch::nn::Linear q_{nullptr}, k_{nullptr}, v_{nullptr}, o_{nullptr}, k_img_{nullptr}, v_img_{nullptr};
+  nn::RmsNorm norm_q_{nullptr}, norm_k_{nullptr}, norm_k_img_{nullptr};
+};
+TORCH_MODULE(WanCrossAttention);
+
+class WanBlockImpl : public torch::nn::Module {
+ public:
+  explicit WanBlockImpl(const WanConfig& config);
+
+  /// How the caller attends: given this block's projections, the attention output [B, N, A or 2A, D].
+  using Attend = std::function<at::Tensor(const Projections&)>;
+
+  /// x [B, T, S, E] (S tokens per frame); e0 [B, T, 6, E]; the updated x.
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& e0, const Geometry& geometry, const CrossContext& context,
+                     const Attend& attend, at::ScalarType compute) const;
+  /// Only the self-attention's keys and values (what a commit of the last block needs).
+  Projections project(const at::Tensor& x, const at::Tensor& e0, at::ScalarType compute) const;
+
+  const WanCrossAttention& cross_attention() const { return cross_attn_; }
+  /// Sublayer outputs before residual and gate, for the reference cases.
+  at::Tensor self_attention_output(const at::Tensor& x, const at::Tensor& e0, const Geometry& geometry,
+                                   const Attend& attend, at::ScalarType compute) const;
+  at::Tensor cross_attention_output(const at::Tensor& x, const CrossContext& context, at::ScalarType compute) const;
+  at::Tensor feed_forward_output(const at::Tensor& x, const at::Tensor& e0, at::ScalarType compute) const;
+
+ private:
+  /// modulation + e0 → shift, scale, gate of the attention (first = 0) or feed-forward (first = 3): [B, T, 1, E].
+  at::Tensor part(const at::Tensor& e0, int64_t index) const;
+  at::Tensor modulated(const at::Tensor& x, const at::Tensor& e0, int64_t first) const;
+
+  double eps_;
+  at::Tensor modulation_;
+  WanSelfAttention self_attn_{nullptr};
+  torch::nn::LayerNorm norm3_{nullptr};
+  WanCrossAttention cross_attn_{nullptr};
+  nn::NamedLinears ffn_{nullptr};
+};
+TORCH_MODULE(WanBlock);
+
+}  // namespace minwm::models

@@ -1,0 +1,43 @@
+#pragma once
+// A sequence of latent frames as chunks; each chunk says which frames it sees. Compiles to rectangles of plain
+// attention, so no mask over tokens ever exists in training, generation or serving.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace minwm::nn {
+
+/// Frames [begin, end) of the sequence.
+struct FrameRange {
+  int64_t begin = 0, end = 0;
+  int64_t size() const { return end - begin; }
+};
+
+/// Queries of `frames` attend to every token of the frames in `sees` (disjoint, ascending).
+struct Chunk {
+  FrameRange frames;
+  std::vector<FrameRange> sees;
+};
+
+struct FramePlan {
+  std::vector<Chunk> chunks;       ///< cover the sequence without gaps, in order
+  std::vector<int64_t> positions;  ///< rotary frame position of every frame of the sequence
+  int64_t frames() const { return static_cast<int64_t>(positions.size()); }
+};
+
+/// One chunk that sees itself.
+FramePlan bidirectional_plan(int64_t frames);
+/// [clean frames | noisy frames]: clean chunk i sees clean chunks <= i; noisy chunk i sees clean chunks < i and itself.
+/// @throws Error unless frames is a multiple of chunk_frames.
+FramePlan teacher_forcing_plan(int64_t frames, int64_t chunk_frames);
+/// Chunk i sees chunks <= i, at most the last `window_frames` frames up to its own end (-1 = all); with
+/// first_frame_alone chunk 0 is one frame.
+FramePlan block_causal_plan(int64_t frames, int64_t chunk_frames, int64_t window_frames = -1,
+                            bool first_frame_alone = false);
+
+/// The mask a plan stands for, bool [N, N] with N = frames * tokens_per_frame. For tests only.
+at::Tensor dense_mask(const FramePlan& plan, int64_t tokens_per_frame);
+
+}  // namespace minwm::nn

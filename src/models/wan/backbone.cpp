@@ -1,0 +1,275 @@
+#include "minwm/models/wan/backbone.h"
+
+#include <numeric>
+
+#include "minwm/camera/prope.h"
+#include "minwm/core/error.h"
+#include "minwm/core/random.h"
+#include "minwm/nn/attention.h"
+#include "minwm/nn/embedding.h"
+#include "minwm/nn/recompute.h"
+
+namespace minwm::models {
+namespace {
+
+std::vector<int64_t> positions_from(int64_t first, int64_t count) {
+  std::vector<int64_t> positions(static_cast<size_t>(count));
+  std::iota(positions.begin(), positions.end(), first);
+  return positions;
+}
+
+/// A module that only owns parameters under a published prefix.
+struct Named : torch::nn::Module {};
+
+}  // namespace
+
+WanBackbone::WanBackbone(const WanConfig& config, uint64_t seed) : config_(config) {
+  config.validate();
+  const int64_t e = config.dim;
+  using Spec = nn::NamedLinearsImpl::Spec;
+  auto patch = register_module("patch_embedding", std::make_shared<Named>());
+  patch_weight_ = patch->register_parameter(
+      "weight", at::zeros({e, config.in_dim, config.patch_size[0], config.patch_size[1], config.patch_size[2]}));
+  patch_bias_ = patch->register_parameter("bias", at::zeros({e}));
+  text_embedding_ = register_module(
+      "text_embedding", nn::NamedLinears(std::vector<Spec>{{"0", config.text_dim, e}, {"2", e, e}}));
+  time_embedding_ = register_module(
+      "time_embedding", nn::NamedLinears(std::vector<Spec>{{"0", config.freq_dim, e}, {"2", e, e}}));
+  time_projection_ = register_module("time_projection", nn::NamedLinears(std::vector<Spec>{{"1", e, 6 * e}}));
+  torch::nn::ModuleList blocks;
+  for (int64_t i = 0; i < config.num_layers; ++i) {
+    blocks_.emplace_back(config);
+    blocks->push_back(blocks_.back());
+  }
+  register_module("blocks", blocks);
+  auto head = register_module("head", std::make_shared<Named>());
+  head_modulation_ = head->register_parameter("modulation", at::zeros({1, 2, e}));
+  head_ = head->register_module(
+      "head", torch::nn::Linear(e, config.patch_size[0] * config.patch_size[1] * config.patch_size[2] * config.out_dim));
+  if (config.model_type == "i2v") {
+    auto image = register_module("img_emb", std::make_shared<Named>());
+    const int64_t c = config.clip_dim;
+    image_embedding_ = image->register_module(
+        "proj", torch::nn::Sequential(torch::nn::LayerNorm(torch::nn::LayerNormOptions({c})), torch::nn::Linear(c, c),
+                                      torch::nn::GELU(), torch::nn::Linear(c, e),
+                                      torch::nn::LayerNorm(torch::nn::LayerNormOptions({e}))));
+  }
+  initialise(seed);
+}
+
+void WanBackbone::initialise(uint64_t seed) {
+  at::NoGradGuard no_grad;
+  for (auto& item : named_parameters()) {
+    const std::string& name = item.key();
+    at::Tensor& p = item.value();
+    const std::string purpose = "init." + name;
+    auto uniform = [&](double bound) { p.copy_((random_uniform(p.sizes(), {seed, purpose}) * 2 - 1) * bound); };
+    auto normal = [&](double std) { p.copy_(random_normal(p.sizes(), {seed, purpose}) * std); };
+    const bool camera_projection = name.find("prope_o") != std::string::npos;
+    if (name.ends_with("modulation")) {
+      normal(1 / std::sqrt(static_cast<double>(config_.dim)));
+    } else if (name == "patch_embedding.bias") {
+      uniform(1 / std::sqrt(static_cast<double>(patch_weight_[0].numel())));
+    } else if (name == "head.head.weight" || (camera_projection && config_.camera_init_zero)) {
+      p.zero_();
+    } else if (name.ends_with(".bias")) {
+      p.zero_();
+    } else if (name.find("norm") != std::string::npos || name.rfind("img_emb.proj.0", 0) == 0 ||
+               name.rfind("img_emb.proj.4", 0) == 0) {
+      p.fill_(1);
+    } else if (name.rfind("text_embedding", 0) == 0 || name.rfind("time_embedding", 0) == 0) {
+      normal(0.02);
+    } else {
+      const double fan = static_cast<double>(p.size(0) + p.numel() / p.size(0));
+      uniform(std::sqrt(6 / fan));  // Xavier
+    }
+  }
+}
+
+WanBackbone::Grid WanBackbone::grid(const at::Tensor& latents) const {
+  require(latents.dim() == 5, "wan: latents must be [B, T, C, H, W], have {} axes", latents.dim());
+  const auto& patch = config_.patch_size;
+  require(latents.size(3) % patch[1] == 0 && latents.size(4) % patch[2] == 0,
+          "wan: latents of {}x{} do not divide into patches of {}x{}", latents.size(3), latents.size(4), patch[1],
+          patch[2]);
+  return {latents.size(0), latents.size(1), latents.size(3) / patch[1], latents.size(4) / patch[2]};
+}
+
+at::Tensor WanBackbone::embed_patches(const at::Tensor& latents, const at::Tensor& image_latents) const {
+  const at::Tensor x = image_latents.defined() ? at::cat({latents, image_latents}, 2) : latents;
+  require(x.size(2) == config_.in_dim, "wan: {} input channels, expected {}", x.size(2), config_.in_dim);
+  const Grid g = grid(x);
+  const int64_t ph = config_.patch_size[1], pw = config_.patch_size[2];
+  const at::Tensor patches = x.reshape({g.batch, g.frames, x.size(2), g.height, ph, g.width, pw})
+                                 .permute({0, 1, 3, 5, 2, 4, 6})
+                                 .reshape({g.batch, g.frames, g.tokens(), -1});
+  return at::linear(patches, patch_weight_.flatten(1), patch_bias_);
+}
+
+WanBackbone::TimeEmbedding WanBackbone::embed_time(const at::Tensor& timestep) const {
+  const at::Tensor s = nn::timestep_sinusoid(timestep, config_.freq_dim);
+  const at::Tensor hidden = at::silu(nn::linear(s, (*time_embedding_)[0], at::kFloat));
+  TimeEmbedding out;
+  out.e = nn::linear(hidden, (*time_embedding_)[1], at::kFloat);
+  out.e0 = nn::linear(at::silu(out.e), (*time_projection_)[0], at::kFloat).unflatten(-1, {6, config_.dim});
+  return out;
+}
+
+at::Tensor WanBackbone::embed_text(const Conditions& conditions, int64_t* image_rows) {
+  const at::Tensor& text = conditions.text;
+  require(text.defined() && text.dim() == 3 && text.size(2) == config_.text_dim,
+          "wan: text must be [B, L, {}]", config_.text_dim);
+  require(text.size(1) <= config_.text_len, "wan: {} text rows, at most {}", text.size(1), config_.text_len);
+  // Rows past the text are zero and count: they become a constant vector that is attended to.
+  const at::Tensor padded = at::constant_pad_nd(text, {0, 0, 0, config_.text_len - text.size(1)});
+  at::Tensor context = nn::linear(at::gelu(nn::linear(padded, (*text_embedding_)[0], compute_), "tanh"),
+                                  (*text_embedding_)[1], compute_)
+                           .to(at::kFloat);
+  *image_rows = 0;
+  if (conditions.image_features.defined()) {
+    require(!image_embedding_.is_empty(), "wan: image features were given to a {} model", config_.model_type);
+    const at::Tensor image = image_embedding_->forward(conditions.image_features);
+    *image_rows = image.size(1);
+    context = at::cat({image, context}, 1);
+  }
+  return context;
+}
+
+Geometry WanBackbone::geometry(const std::vector<int64_t>& positions, const Grid& g,
+                               const camera::Cameras& cameras) const {
+  Geometry out;
+  const at::Device device = patch_weight_.device();
+  out.rotary = nn::rotary_table(positions, g.height, g.width, config_.dim / config_.num_heads).to(device);
+  if (cameras.defined()) {
+    require(config_.camera, "wan: cameras were given to a model without camera projections");
+    require(cameras.world_to_camera.size(1) == g.frames, "wan: {} cameras for {} latent frames",
+            cameras.world_to_camera.size(1), g.frames);
+    const auto matrices = camera::projective_matrices(cameras);
+    out.p = matrices.p.to(device);
+    out.p_inverse = matrices.p_inverse.to(device);
+  }
+  return out;
+}
+
+at::Tensor WanBackbone::head(const at::Tensor& x, const at::Tensor& e, const Grid& g) const {
+  const at::Tensor shift = (e + head_modulation_.select(1, 0)).unsqueeze(2);
+  const at::Tensor scale = (e + head_modulation_.select(1, 1)).unsqueeze(2);
+  const at::Tensor y = at::addcmul(shift, nn::layer_norm(x, config_.eps), 1 + scale);
+  const int64_t ph = config_.patch_size[1], pw = config_.patch_size[2], c = config_.out_dim;
+  return nn::linear(y, head_, compute_)
+      .to(at::kFloat)
+      .view({g.batch, g.frames, g.height, g.width, ph, pw, c})
+      .permute({0, 1, 6, 2, 4, 3, 5})
+      .reshape({g.batch, g.frames, c, g.height * ph, g.width * pw});
+}
+
+at::Tensor WanBackbone::forward(const ForwardInput& input) {
+  const Grid g = grid(input.latents);
+  require(input.timestep.dim() == 2 && input.timestep.size(1) == g.frames,
+          "wan: timestep must be [B, {}], one per latent frame", g.frames);
+  const bool forced = input.clean_latents.defined();
+  const auto plan =
+      forced ? nn::teacher_forcing_plan(g.frames, input.chunk_frames) : nn::bidirectional_plan(g.frames);
+  Geometry where = geometry(positions_from(0, g.frames), g, input.conditions.cameras);
+  at::Tensor x = embed_patches(input.latents, input.conditions.image_latents);
+  TimeEmbedding time = embed_time(input.timestep);
+  at::Tensor e0 = time.e0;
+  if (forced) {
+    require(input.clean_latents.sizes() == input.latents.sizes(), "wan: clean and noisy latents differ in shape");
+    const at::Tensor clean_t =
+        input.clean_timestep.defined() ? input.clean_timestep : at::zeros_like(input.timestep);
+    x = at::cat({embed_patches(input.clean_latents, input.conditions.image_latents), x}, 1);
+    e0 = at::cat({embed_time(clean_t).e0, e0}, 1);
+    where.rotary = where.rotary.repeat({2, 1});
+    if (where.camera()) {
+      where.p = where.p.repeat({1, 2, 1, 1});
+      where.p_inverse = where.p_inverse.repeat({1, 2, 1, 1});
+    }
+  }
+  int64_t image_rows = 0;
+  const at::Tensor text = embed_text(input.conditions, &image_rows);
+  const int64_t tokens = g.tokens();
+  for (const auto& block : blocks_) {
+    auto run = [&, where, plan, image_rows, tokens, block](const std::vector<at::Tensor>& in) {
+      const auto attend = [&](const Projections& p) {
+        return nn::attend(transform_queries(p.q, where), transform_keys(p.k, where), transform_values(p.v, where), plan,
+                          tokens);
+      };
+      const CrossContext context = block->cross_attention()->project_context(in[2], image_rows, compute_);
+      return block->forward(in[0], in[1], where, context, attend, compute_);
+    };
+    x = checkpointing_ ? nn::recompute(run, {x, e0, text}, block->parameters()) : run({x, e0, text});
+  }
+  return head(forced ? x.narrow(1, g.frames, g.frames) : x, time.e, g);
+}
+
+void WanBackbone::update_cross(WanKvCache& cache, const Conditions& conditions) {
+  const bool same = !cache.cross_.empty() && cache.text_.is_same(conditions.text) &&
+                    cache.image_features_.is_same(conditions.image_features);
+  // Under gradients the text's keys and values belong to the graph and are made anew.
+  if (same && !at::GradMode::is_enabled()) {
+    return;
+  }
+  int64_t image_rows = 0;
+  const at::Tensor text = embed_text(conditions, &image_rows);
+  cache.cross_.clear();
+  for (const auto& block : blocks_) {
+    cache.cross_.push_back(block->cross_attention()->project_context(text, image_rows, compute_));
+  }
+  cache.text_ = at::GradMode::is_enabled() ? at::Tensor() : conditions.text;
+  cache.image_features_ = conditions.image_features;
+}
+
+at::Tensor WanBackbone::stream(const StreamInput& input, KvCache& base) {
+  const c10::AutoGradMode mode(at::GradMode::is_enabled() && !input.commit);
+  auto& cache = dynamic_cast<WanKvCache&>(base);
+  const Grid g = grid(input.latents);
+  require(input.timestep.dim() == 2 && input.timestep.size(1) == g.frames,
+          "wan: timestep must be [B, {}], one per latent frame", g.frames);
+  cache.slots_.make_room(g.frames);
+  const Geometry where = geometry(positions_from(cache.frames_seen(), g.frames), g, input.conditions.cameras);
+  const Geometry past = cache.context_geometry(where.camera(), where.rotary.device());
+  update_cross(cache, input.conditions);
+  const TimeEmbedding time = embed_time(input.timestep);
+  at::Tensor x = embed_patches(input.latents, input.conditions.image_latents);
+  std::vector<Projections> committed;
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    if (input.commit && i + 1 == blocks_.size()) {
+      committed.push_back(blocks_[i]->project(x, time.e0, compute_));  // nobody reads past its keys and values
+      break;
+    }
+    const auto attend = [&](const Projections& p) {
+      if (input.commit) {
+        committed.push_back(p);
+      }
+      at::Tensor k = transform_keys(p.k, where), v = transform_values(p.v, where);
+      const auto context = cache.context(static_cast<int64_t>(i), past);
+      if (context.k.defined()) {
+        k = at::cat({context.k, k}, 1);
+        v = at::cat({context.v, v}, 1);
+      }
+      return nn::attend(transform_queries(p.q, where), k, v);
+    };
+    x = blocks_[i]->forward(x, time.e0, where, cache.cross_[i], attend, compute_);
+  }
+  if (input.commit) {
+    cache.commit(committed, where.p_inverse, g.frames);
+    return {};
+  }
+  return head(x, time.e, g);
+}
+
+std::unique_ptr<KvCache> WanBackbone::make_cache(const CacheOptions& options, int64_t height, int64_t width) {
+  return std::make_unique<WanKvCache>(options, config_.num_layers, height / config_.patch_size[1],
+                                      width / config_.patch_size[2], config_.dim / config_.num_heads);
+}
+
+std::vector<std::shared_ptr<torch::nn::Module>> WanBackbone::units() {
+  std::vector<std::shared_ptr<torch::nn::Module>> units;
+  for (const auto& block : blocks_) {
+    units.push_back(block.ptr());
+  }
+  return units;
+}
+
+}  // namespace minwm::models

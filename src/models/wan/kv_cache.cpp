@@ -1,0 +1,83 @@
+#include "minwm/models/wan/backbone.h"
+#include "minwm/nn/embedding.h"
+
+namespace minwm::models {
+namespace {
+
+// Transformed context is kept between the denoising steps of a chunk only while it is small next to the cache of a
+// large model (which would double).
+constexpr int64_t kMemoBytes = 16LL << 20;  // per layer
+
+}  // namespace
+
+WanKvCache::WanKvCache(const CacheOptions& options, int64_t layers, int64_t height, int64_t width, int64_t head_dim)
+    : height_(height),
+      width_(width),
+      head_dim_(head_dim),
+      slots_(options.window_frames, options.sink_frames),
+      layers_(static_cast<size_t>(layers)) {}
+
+void WanKvCache::reset() {
+  slots_.clear();
+  text_ = image_features_ = at::Tensor();
+  cross_.clear();
+}
+
+WanKvCache::LayerView WanKvCache::layer(int64_t index) const {
+  const auto& layer = layers_.at(static_cast<size_t>(index));
+  LayerView view;
+  for (const auto& held : slots_.held()) {
+    view.frames.push_back(held.frame);
+  }
+  if (!view.frames.empty()) {
+    view.k = layer.k.read(slots_.held()).flatten(1, 2);
+    view.v = layer.v.read(slots_.held()).flatten(1, 2);
+  }
+  return view;
+}
+
+Geometry WanKvCache::context_geometry(bool camera, const at::Device& device) const {
+  std::vector<int64_t> frames;
+  for (const auto& held : slots_.held()) {
+    frames.push_back(held.frame);
+  }
+  Geometry geometry;
+  geometry.rotary = nn::rotary_table(frames, height_, width_, head_dim_).to(device);
+  if (camera && !frames.empty()) {
+    TORCH_CHECK(p_inverse_.defined(), "KV cache: cameras were given for this chunk but not for the committed ones");
+    geometry.p = geometry.p_inverse = p_inverse_.read(slots_.held());
+  }
+  return geometry;
+}
+
+WanKvCache::Context WanKvCache::context(int64_t index, const Geometry& geometry) {
+  if (slots_.held().empty()) {
+    return {};
+  }
+  Layer& layer = layers_.at(static_cast<size_t>(index));
+  if (layer.memo_version == slots_.version()) {
+    return {layer.memo_k, layer.memo_v};
+  }
+  at::NoGradGuard constants;  // gradients never flow into committed frames
+  const LayerView view = this->layer(index);
+  Context context{transform_keys(view.k, geometry), transform_values(view.v, geometry)};
+  if (static_cast<int64_t>(context.k.nbytes() + context.v.nbytes()) <= kMemoBytes) {
+    layer.memo_k = context.k;
+    layer.memo_v = context.v;
+    layer.memo_version = slots_.version();
+  }
+  return context;
+}
+
+void WanKvCache::commit(const std::vector<Projections>& layers, const at::Tensor& p_inverse, int64_t count) {
+  const auto slots = slots_.append(count);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    layers_[i].k.write(slots, layers[i].k.unflatten(1, {count, -1}), slots_.window());
+    layers_[i].v.write(slots, layers[i].v.unflatten(1, {count, -1}), slots_.window());
+  }
+  if (p_inverse.defined()) {
+    p_inverse_.write(slots, p_inverse, slots_.window());
+  }
+}
+
+}  // namespace minwm::models
