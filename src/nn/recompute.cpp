@@ -17,14 +17,14 @@ Holder& holder_of(const AutogradContext& context) {
 }
 
 struct Recompute : torch::autograd::Function<Recompute> {
-  static at::Tensor forward(AutogradContext* context, std::shared_ptr<Block> block, variable_list inputs,
-                            variable_list parameters) {
+  static at::Tensor forward(AutogradContext* context, std::shared_ptr<Block> block, at::TensorList inputs,
+                            at::TensorList parameters) {
     context->saved_data["inputs"] = static_cast<int64_t>(inputs.size());
-    variable_list saved = inputs;
+    variable_list saved = inputs.vec();
     saved.insert(saved.end(), parameters.begin(), parameters.end());
     context->save_for_backward(saved);
     context->saved_data["block"] = c10::IValue::make_capsule(c10::make_intrusive<Holder>(std::move(block)));
-    return (*holder_of(*context).block)(inputs);
+    return (*holder_of(*context).block)(inputs.vec());
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
@@ -64,7 +64,7 @@ at::Tensor recompute(const Block& block, const std::vector<at::Tensor>& inputs,
   if (!at::GradMode::is_enabled()) {
     return block(inputs);
   }
-  return Recompute::apply(std::make_shared<Block>(block), inputs, parameters);
+  return Recompute::apply(std::make_shared<Block>(block), at::TensorList(inputs), at::TensorList(parameters));
 }
 
 }  // namespace minwm::nn

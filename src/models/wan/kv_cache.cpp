@@ -42,8 +42,11 @@ Geometry WanKvCache::context_geometry(bool camera, const at::Device& device) con
     frames.push_back(held.frame);
   }
   Geometry geometry;
+  if (frames.empty()) {
+    return geometry;
+  }
   geometry.rotary = nn::rotary_table(frames, height_, width_, head_dim_).to(device);
-  if (camera && !frames.empty()) {
+  if (camera) {
     TORCH_CHECK(p_inverse_.defined(), "KV cache: cameras were given for this chunk but not for the committed ones");
     geometry.p = geometry.p_inverse = p_inverse_.read(slots_.held());
   }
