@@ -1,0 +1,206 @@
+#include "minwm/eval/following.h"
+
+#include <atomic>
+#include <cmath>
+#include <exception>
+#include <limits>
+#include <mutex>
+#include <thread>
+
+#include <opencv2/core/utility.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include "minwm/core/error.h"
+#include "minwm/eval/video_metrics.h"
+
+namespace minwm::eval {
+namespace {
+
+double ratio(double dot, double norm) {
+  return norm > 1e-12 ? dot / norm : std::numeric_limits<double>::quiet_NaN();
+}
+
+template <class Get>
+Mean mean_over(const std::vector<ClipScores>& clips, const Get& get) {
+  std::vector<double> values;
+  for (const auto& clip : clips) {
+    values.push_back(get(clip));
+  }
+  return mean_of(values);
+}
+
+nlohmann::ordered_json to_json(const Mean& mean) {
+  return {{"mean", mean.value}, {"standard_error", mean.error}, {"clips", mean.count}};
+}
+
+nlohmann::ordered_json to_json(const ActionCount& count) {
+  nlohmann::ordered_json json = {{"accuracy", count.accuracy()}, {"steps", count.total_steps()}};
+  for (size_t key = 0; key < kKeys.size(); ++key) {
+    json["keys"][kKeys[key]] = {{"steps", count.steps[key]}, {"hits", count.hits[key]}};
+  }
+  return json;
+}
+
+}  // namespace
+
+Judge::Judge(Commanded clip)
+    : clip_(std::move(clip)), truth_(render_truth(clip_)), rerender_(clip_) {
+  set_reference(truth_);
+}
+
+void Judge::set_reference(const at::Tensor& video) {
+  const at::Tensor frames = latent_time_frames(video);
+  require(frames.size(0) == clip_.frames(),
+          "{}: the reference video has {} latent frames, the path {}", clip_.name, frames.size(0),
+          clip_.frames());
+  reference_gradient_ = mean_gradient(frames.slice(0, clip_.given));
+}
+
+ClipScores Judge::score(const at::Tensor& video) const {
+  require(video.sizes() == truth_.sizes() && video.scalar_type() == at::kByte,
+          "{}: the video is [{}], expected uint8 [{}]", clip_.name, fmt::join(video.sizes(), ", "),
+          fmt::join(truth_.sizes(), ", "));
+  const at::Tensor frames = latent_time_frames(video), judged = frames.slice(0, clip_.given);
+  ClipScores scores;
+  scores.rerender = rerender_.score(frames);
+  scores.path = compare_paths(clip_, recover_path(clip_, frames));
+  scores.actions = classify_actions(clip_, frames);
+  scores.ssim = mean_ssim(judged, rerender_.truth());
+  scores.sharpness = ratio(mean_gradient(judged), reference_gradient_);
+  scores.flicker = temporal_flickering(video);
+  return scores;
+}
+
+Mean mean_of(const std::vector<double>& values) {
+  Mean mean;
+  double sum = 0, squares = 0;
+  for (const double value : values) {
+    if (!std::isnan(value)) {
+      ++mean.count;
+      sum += value;
+      squares += value * value;
+    }
+  }
+  if (mean.count == 0) {
+    mean.value = mean.error = std::numeric_limits<double>::quiet_NaN();
+    return mean;
+  }
+  mean.value = sum / mean.count;
+  const double variance = std::max(0.0, squares / mean.count - mean.value * mean.value);
+  mean.error = mean.count > 1 ? std::sqrt(variance / (mean.count - 1))
+                              : std::numeric_limits<double>::quiet_NaN();
+  return mean;
+}
+
+RowScores pool(const std::string& name, const std::vector<ClipScores>& clips) {
+  RowScores row;
+  row.name = name;
+  row.clips = static_cast<int>(clips.size());
+  row.psnr = mean_over(clips, [](const auto& c) { return c.rerender.psnr; });
+  row.ssim = mean_over(clips, [](const auto& c) { return c.ssim; });
+  row.sharpness = mean_over(clips, [](const auto& c) { return c.sharpness; });
+  row.flicker = mean_over(clips, [](const auto& c) { return c.flicker; });
+  row.margin = mean_over(clips, [](const auto& c) { return c.rerender.margin; });
+  row.top1 = mean_over(clips, [](const auto& c) { return c.rerender.top1 ? 1.0 : 0.0; });
+  row.vs_mirror = mean_over(clips, [](const auto& c) { return c.rerender.vs_mirror; });
+  row.best_scale = mean_over(clips, [](const auto& c) { return c.rerender.best_scale; });
+  row.rotation_error = mean_over(clips, [](const auto& c) { return c.path.rotation_error; });
+  row.translation_error = mean_over(clips, [](const auto& c) { return c.path.translation_error; });
+  row.ok_share = mean_over(clips, [](const auto& c) { return c.path.ok_share; });
+  PathAgreement sum;
+  for (const auto& clip : clips) {
+    sum.translation_dot += clip.path.translation_dot;
+    sum.translation_norm += clip.path.translation_norm;
+    sum.rotation_dot += clip.path.rotation_dot;
+    sum.rotation_norm += clip.path.rotation_norm;
+    row.one.add(clip.actions.one);
+    row.three.add(clip.actions.three);
+  }
+  row.gain_translation = ratio(sum.translation_dot, sum.translation_norm);
+  row.gain_rotation = ratio(sum.rotation_dot, sum.rotation_norm);
+  return row;
+}
+
+void for_each_clip(size_t count, int threads, const std::function<void(size_t)>& body) {
+  cv::setNumThreads(1);  // clips are the unit of parallelism
+  std::atomic<size_t> next = 0;
+  std::exception_ptr failure;
+  std::mutex mutex;
+  const auto work = [&] {
+    for (size_t i = next++; i < count; i = next++) {
+      try {
+        body(i);
+      } catch (...) {
+        const std::lock_guard lock(mutex);
+        failure = failure ? failure : std::current_exception();
+        next = count;
+      }
+    }
+  };
+  {
+    std::vector<std::jthread> workers;
+    const size_t extra = std::min(count, static_cast<size_t>(std::max(threads, 1)));
+    for (size_t i = 1; i < extra; ++i) {
+      workers.emplace_back(work);
+    }
+    work();
+  }
+  if (failure) {
+    std::rethrow_exception(failure);
+  }
+}
+
+std::vector<std::unique_ptr<Judge>> make_judges(const std::vector<Commanded>& clips, int threads) {
+  std::vector<std::unique_ptr<Judge>> judges(clips.size());
+  for_each_clip(clips.size(), threads,
+                [&](size_t i) { judges[i] = std::make_unique<Judge>(clips[i]); });
+  return judges;
+}
+
+std::vector<ClipScores> score_clips(const std::vector<std::unique_ptr<Judge>>& judges,
+                                    const std::vector<at::Tensor>& videos, int threads) {
+  require(judges.size() == videos.size(), "{} videos for {} clips", videos.size(), judges.size());
+  std::vector<ClipScores> scores(judges.size());
+  for_each_clip(judges.size(), threads, [&](size_t i) { scores[i] = judges[i]->score(videos[i]); });
+  return scores;
+}
+
+nlohmann::ordered_json to_json(const RowScores& row) {
+  return {{"name", row.name},
+          {"clips", row.clips},
+          {"psnr", to_json(row.psnr)},
+          {"ssim", to_json(row.ssim)},
+          {"sharpness", to_json(row.sharpness)},
+          {"temporal_flickering", to_json(row.flicker)},
+          {"margin", to_json(row.margin)},
+          {"top1", to_json(row.top1)},
+          {"vs_mirror", to_json(row.vs_mirror)},
+          {"best_scale", to_json(row.best_scale)},
+          {"rotation_error_degrees", to_json(row.rotation_error)},
+          {"translation_error", to_json(row.translation_error)},
+          {"gain_translation", row.gain_translation},
+          {"gain_rotation", row.gain_rotation},
+          {"pose_recovered_share", to_json(row.ok_share)},
+          {"action_accuracy", to_json(row.one)},
+          {"acc3", to_json(row.three)}};
+}
+
+nlohmann::ordered_json to_json(const ClipScores& clip) {
+  return {{"psnr", clip.rerender.psnr},
+          {"ssim", clip.ssim},
+          {"sharpness", clip.sharpness},
+          {"temporal_flickering", clip.flicker},
+          {"margin", clip.rerender.margin},
+          {"top1", clip.rerender.top1},
+          {"best_rival", clip.rerender.best_rival},
+          {"vs_mirror", clip.rerender.vs_mirror},
+          {"best_scale", clip.rerender.best_scale},
+          {"rotation_error_degrees", clip.path.rotation_error},
+          {"translation_error", clip.path.translation_error},
+          {"pose_recovered_share", clip.path.ok_share},
+          {"action_accuracy", clip.actions.one.accuracy()},
+          {"acc3", clip.actions.three.accuracy()}};
+}
+
+}  // namespace minwm::eval
