@@ -9,6 +9,7 @@
 
 #include <opencv2/core/utility.hpp>
 
+#include <ATen/Parallel.h>
 #include <nlohmann/json.hpp>
 
 #include "minwm/core/error.h"
@@ -30,12 +31,43 @@ Mean mean_over(const std::vector<ClipScores>& clips, const Get& get) {
   return mean_of(values);
 }
 
+struct Fraction {
+  double above, below;
+};
+
+Fraction as_fraction(const ActionCount& count) {
+  return {static_cast<double>(count.total_hits()), static_cast<double>(count.total_steps())};
+}
+
+// Sum of numerators over sum of denominators, so that clips weigh by how much they move; its
+// standard error by leaving out one clip at a time (jackknife).
+template <class Get>
+Mean pooled_ratio(const std::vector<ClipScores>& clips, const Get& get) {
+  Fraction sum{0, 0};
+  std::vector<Fraction> parts;
+  for (const auto& clip : clips) {
+    const Fraction part = get(clip);
+    if (part.below > 0) {
+      parts.push_back(part);
+      sum = {sum.above + part.above, sum.below + part.below};
+    }
+  }
+  std::vector<double> without;
+  for (const auto& part : parts) {
+    without.push_back(ratio(sum.above - part.above, sum.below - part.below));
+  }
+  const Mean spread = mean_of(without);  // its error is s / sqrt(n) of the n leave-one-out values
+  const int count = static_cast<int>(parts.size());
+  return {ratio(sum.above, sum.below), spread.error * (count - 1), count};
+}
+
 nlohmann::ordered_json to_json(const Mean& mean) {
   return {{"mean", mean.value}, {"standard_error", mean.error}, {"clips", mean.count}};
 }
 
-nlohmann::ordered_json to_json(const ActionCount& count) {
-  nlohmann::ordered_json json = {{"accuracy", count.accuracy()}, {"steps", count.total_steps()}};
+nlohmann::ordered_json to_json(const Mean& accuracy, const ActionCount& count) {
+  nlohmann::ordered_json json = to_json(accuracy);
+  json["steps"] = count.total_steps();
   for (size_t key = 0; key < kKeys.size(); ++key) {
     json["keys"][kKeys[key]] = {{"steps", count.steps[key]}, {"hits", count.hits[key]}};
   }
@@ -108,26 +140,29 @@ RowScores pool(const std::string& name, const std::vector<ClipScores>& clips) {
   row.rotation_error = mean_over(clips, [](const auto& c) { return c.path.rotation_error; });
   row.translation_error = mean_over(clips, [](const auto& c) { return c.path.translation_error; });
   row.ok_share = mean_over(clips, [](const auto& c) { return c.path.ok_share; });
-  PathAgreement sum;
+  row.gain_translation = pooled_ratio(clips, [](const auto& c) {
+    return Fraction{c.path.translation_dot, c.path.translation_norm};
+  });
+  row.gain_rotation = pooled_ratio(clips, [](const auto& c) {
+    return Fraction{c.path.rotation_dot, c.path.rotation_norm};
+  });
+  row.accuracy = pooled_ratio(clips, [](const auto& c) { return as_fraction(c.actions.one); });
+  row.accuracy3 = pooled_ratio(clips, [](const auto& c) { return as_fraction(c.actions.three); });
   for (const auto& clip : clips) {
-    sum.translation_dot += clip.path.translation_dot;
-    sum.translation_norm += clip.path.translation_norm;
-    sum.rotation_dot += clip.path.rotation_dot;
-    sum.rotation_norm += clip.path.rotation_norm;
     row.one.add(clip.actions.one);
     row.three.add(clip.actions.three);
   }
-  row.gain_translation = ratio(sum.translation_dot, sum.translation_norm);
-  row.gain_rotation = ratio(sum.rotation_dot, sum.rotation_norm);
   return row;
 }
 
 void for_each_clip(size_t count, int threads, const std::function<void(size_t)>& body) {
   cv::setNumThreads(1);  // clips are the unit of parallelism
+  const int tensor_threads = at::get_num_threads();
   std::atomic<size_t> next = 0;
   std::exception_ptr failure;
   std::mutex mutex;
   const auto work = [&] {
+    at::set_num_threads(1);  // per thread under OpenMP
     for (size_t i = next++; i < count; i = next++) {
       try {
         body(i);
@@ -146,6 +181,7 @@ void for_each_clip(size_t count, int threads, const std::function<void(size_t)>&
     }
     work();
   }
+  at::set_num_threads(tensor_threads);
   if (failure) {
     std::rethrow_exception(failure);
   }
@@ -179,11 +215,11 @@ nlohmann::ordered_json to_json(const RowScores& row) {
           {"best_scale", to_json(row.best_scale)},
           {"rotation_error_degrees", to_json(row.rotation_error)},
           {"translation_error", to_json(row.translation_error)},
-          {"gain_translation", row.gain_translation},
-          {"gain_rotation", row.gain_rotation},
+          {"gain_translation", to_json(row.gain_translation)},
+          {"gain_rotation", to_json(row.gain_rotation)},
           {"pose_recovered_share", to_json(row.ok_share)},
-          {"action_accuracy", to_json(row.one)},
-          {"acc3", to_json(row.three)}};
+          {"action_accuracy", to_json(row.accuracy, row.one)},
+          {"acc3", to_json(row.accuracy3, row.three)}};
 }
 
 nlohmann::ordered_json to_json(const ClipScores& clip) {
@@ -198,6 +234,8 @@ nlohmann::ordered_json to_json(const ClipScores& clip) {
           {"best_scale", clip.rerender.best_scale},
           {"rotation_error_degrees", clip.path.rotation_error},
           {"translation_error", clip.path.translation_error},
+          {"gain_translation", ratio(clip.path.translation_dot, clip.path.translation_norm)},
+          {"gain_rotation", ratio(clip.path.rotation_dot, clip.path.rotation_norm)},
           {"pose_recovered_share", clip.path.ok_share},
           {"action_accuracy", clip.actions.one.accuracy()},
           {"acc3", clip.actions.three.accuracy()}};

@@ -60,10 +60,11 @@ Mean mean_of(const std::vector<double>& values);
 struct RowScores {
   std::string name;
   int clips = 0;
-  Mean psnr, ssim, sharpness, flicker, margin, top1, vs_mirror, best_scale, rotation_error,
-      translation_error, ok_share;
-  double gain_translation = 0, gain_rotation = 0;  ///< pooled over clips; NaN if none moves (turns)
-  ActionCount one, three;
+  Mean psnr, ssim, sharpness, flicker, margin, top1, vs_mirror, best_scale;
+  Mean rotation_error, translation_error, ok_share;
+  /// Pooled over clips, which weigh by how much is commanded; NaN if none moves (turns).
+  Mean gain_translation, gain_rotation, accuracy, accuracy3;
+  ActionCount one, three;  ///< the counts behind accuracy and accuracy3, by key
 };
 
 RowScores pool(const std::string& name, const std::vector<ClipScores>& clips);
