@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include <ATen/Context.h>
+#include <ATen/cpu/Utils.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
@@ -28,6 +29,21 @@ c10::Device open_device(const std::string& name, int local_rank) {
   const c10::Device device(c10::kCUDA, static_cast<c10::DeviceIndex>(local_rank));
   c10::impl::getDeviceGuardImpl(c10::kCUDA)->setDevice(device);
   return device;
+}
+
+bool has_native_bfloat16(const c10::Device& device) {
+  if (!device.is_cpu()) {
+    return true;
+  }
+  static const bool found = [] {
+    const auto capabilities = at::cpu::get_cpu_capabilities();
+    auto has = [&](const char* name) {
+      const auto entry = capabilities.find(name);
+      return entry != capabilities.end() && entry->second.isBool() && entry->second.toBool();
+    };
+    return has("avx512_bf16") || has("amx_bf16");
+  }();
+  return found;
 }
 
 }  // namespace minwm

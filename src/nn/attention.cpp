@@ -1,31 +1,78 @@
 #include "minwm/nn/attention.h"
 
-#include <ATen/ATen.h>
-
 #include <cmath>
+
+#include <torch/torch.h>
+
+#include "cpu/dispatch.h"
 
 namespace minwm::nn {
 namespace {
 
-// Up to this many keys two batched products and a softmax beat the fused CPU kernel, whose backward is slow.
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Up to this many keys two batched products and a softmax beat the fused CPU kernel, whose backward
+// is slow.
 constexpr int64_t kPlainKeys = 1024;
+
+/// Attention over q [G, N, D], k and v [G, M, D]; the weights are kept for backward, softmax runs
+/// in place.
+struct PlainAttention : torch::autograd::Function<PlainAttention> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k,
+                            const at::Tensor& v) {
+    const auto scale = static_cast<float>(1 / std::sqrt(static_cast<double>(q.size(2))));
+    const at::Tensor weights = at::bmm(q, k.transpose(1, 2));
+    const int64_t rows = weights.size(0) * weights.size(1), width = weights.size(2);
+    cpu::with_type(weights.scalar_type(), [&](auto* type) {
+      using T = std::remove_pointer_t<decltype(type)>;
+      cpu::parallel(rows, width, [&](int64_t begin, int64_t end) {
+        cpu::softmax(cpu::data<T>(weights), scale, begin, end, width);
+      });
+    });
+    context->save_for_backward({q, k, v, weights});
+    return at::bmm(weights, v);
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &weights = saved[3],
+                     &dout = gradients[0];
+    const auto scale = static_cast<float>(1 / std::sqrt(static_cast<double>(q.size(2))));
+    const at::Tensor dv = at::bmm(weights.transpose(1, 2), dout);
+    const at::Tensor dscores = at::bmm(dout, v.transpose(1, 2));
+    const int64_t rows = weights.size(0) * weights.size(1), width = weights.size(2);
+    cpu::with_type(weights.scalar_type(), [&](auto* type) {
+      using T = std::remove_pointer_t<decltype(type)>;
+      cpu::parallel(rows, width, [&](int64_t begin, int64_t end) {
+        cpu::softmax_backward(cpu::data<T>(weights), cpu::data<T>(dscores), scale, begin, end,
+                              width);
+      });
+    });
+    return {at::bmm(dscores, k), at::bmm(dscores.transpose(1, 2), q), dv};
+  }
+};
+
+/// Heads first: q [B, A, N, D]; k, v [B, A, M, D] → [B, A, N, D].
+at::Tensor attend_heads(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  if (cpu::fused(q) && k.size(2) <= kPlainKeys) {
+    auto groups = [](const at::Tensor& x) { return x.reshape({-1, x.size(2), x.size(3)}); };
+    return PlainAttention::apply(groups(q), groups(k), groups(v)).view(q.sizes());
+  }
+  return at::scaled_dot_product_attention(q, k, v);
+}
 
 }  // namespace
 
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  const at::Tensor qh = q.transpose(1, 2), kh = k.transpose(1, 2), vh = v.transpose(1, 2);
-  if (q.is_cpu() && k.size(1) <= kPlainKeys) {
-    const double scale = 1 / std::sqrt(static_cast<double>(q.size(3)));
-    const at::Tensor weights = at::matmul(qh * scale, kh.transpose(2, 3)).softmax(-1);
-    return at::matmul(weights, vh).transpose(1, 2);
-  }
-  return at::scaled_dot_product_attention(qh, kh, vh).transpose(1, 2);
+  return attend_heads(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2);
 }
 
-at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const FramePlan& plan,
-                  int64_t tokens_per_frame) {
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                  const FramePlan& plan, int64_t tokens_per_frame) {
+  const at::Tensor qh = q.transpose(1, 2), kh = k.transpose(1, 2), vh = v.transpose(1, 2);
   auto frames = [&](const at::Tensor& x, const FrameRange& range) {
-    return x.narrow(1, range.begin * tokens_per_frame, range.size() * tokens_per_frame);
+    return x.narrow(2, range.begin * tokens_per_frame, range.size() * tokens_per_frame);
   };
   auto seen = [&](const at::Tensor& x, const std::vector<FrameRange>& ranges) {
     if (ranges.size() == 1) {
@@ -35,16 +82,14 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
     for (const auto& range : ranges) {
       parts.push_back(frames(x, range));
     }
-    return at::cat(parts, 1);
+    return at::cat(parts, 2);
   };
-  if (plan.chunks.size() == 1) {
-    return attend(q, seen(k, plan.chunks[0].sees), seen(v, plan.chunks[0].sees));
-  }
   std::vector<at::Tensor> outputs;
   for (const auto& chunk : plan.chunks) {
-    outputs.push_back(attend(frames(q, chunk.frames), seen(k, chunk.sees), seen(v, chunk.sees)));
+    outputs.push_back(
+        attend_heads(frames(qh, chunk.frames), seen(kh, chunk.sees), seen(vh, chunk.sees)));
   }
-  return at::cat(outputs, 1);
+  return (outputs.size() == 1 ? outputs.front() : at::cat(outputs, 2)).transpose(1, 2);
 }
 
 }  // namespace minwm::nn

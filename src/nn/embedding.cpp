@@ -9,7 +9,8 @@ namespace minwm::nn {
 at::Tensor timestep_sinusoid_double(const at::Tensor& t, int64_t width) {
   const int64_t half = width / 2;
   const auto options = at::TensorOptions(at::kDouble).device(t.device());
-  const at::Tensor frequencies = at::pow(10000.0, -at::arange(half, options) / static_cast<double>(half));
+  const at::Tensor frequencies =
+      at::pow(10000.0, -at::arange(half, options) / static_cast<double>(half));
   const at::Tensor angles = t.to(at::kDouble).unsqueeze(-1) * frequencies;
   return at::cat({angles.cos(), angles.sin()}, -1);
 }
@@ -24,23 +25,25 @@ std::vector<int64_t> rotary_split(int64_t head_dim) {
 }
 
 at::Tensor rotary_angles(const at::Tensor& positions, int64_t pairs) {
-  const at::Tensor frequencies =
-      at::pow(10000.0, -at::arange(pairs, at::kDouble) / static_cast<double>(std::max<int64_t>(pairs, 1)));
+  const at::Tensor frequencies = at::pow(
+      10000.0, -at::arange(pairs, at::kDouble) / static_cast<double>(std::max<int64_t>(pairs, 1)));
   return positions.to(at::kDouble).unsqueeze(-1) * frequencies;
 }
 
-at::Tensor rotary_table(const std::vector<int64_t>& frame_positions, int64_t height, int64_t width, int64_t head_dim) {
+at::Tensor rotary_table(const std::vector<int64_t>& frame_positions, int64_t height, int64_t width,
+                        int64_t head_dim) {
   require(head_dim % 2 == 0, "rotary embedding: head size {} is odd", head_dim);
   const auto split = rotary_split(head_dim);
   const auto frames = static_cast<int64_t>(frame_positions.size());
   const at::Tensor f = rotary_angles(at::tensor(frame_positions, at::kLong), split[0]);
   const at::Tensor r = rotary_angles(at::arange(height, at::kLong), split[1]);
   const at::Tensor c = rotary_angles(at::arange(width, at::kLong), split[2]);
-  const at::Tensor angles = at::cat({f.view({frames, 1, 1, -1}).expand({frames, height, width, split[0]}),
-                                     r.view({1, height, 1, -1}).expand({frames, height, width, split[1]}),
-                                     c.view({1, 1, width, -1}).expand({frames, height, width, split[2]})},
-                                    -1)
-                                .reshape({frames * height * width, head_dim / 2});
+  const at::Tensor angles =
+      at::cat({f.view({frames, 1, 1, -1}).expand({frames, height, width, split[0]}),
+               r.view({1, height, 1, -1}).expand({frames, height, width, split[1]}),
+               c.view({1, 1, width, -1}).expand({frames, height, width, split[2]})},
+              -1)
+          .reshape({frames * height * width, head_dim / 2});
   return at::polar(at::ones_like(angles), angles).to(at::kComplexFloat);
 }
 
@@ -56,7 +59,9 @@ at::Tensor apply_frame_matrices(const at::Tensor& x, const at::Tensor& m) {
   const int64_t batch = x.size(0), frames = m.size(1);
   TORCH_INTERNAL_ASSERT(x.size(1) % frames == 0 && x.size(3) % 4 == 0);
   const at::Tensor rows = x.reshape({batch * frames, -1, 4});
-  return at::bmm(rows.to(m.scalar_type()), m.reshape({batch * frames, 4, 4})).view(x.sizes()).to(x.scalar_type());
+  return at::bmm(rows.to(m.scalar_type()), m.reshape({batch * frames, 4, 4}))
+      .view(x.sizes())
+      .to(x.scalar_type());
 }
 
 }  // namespace minwm::nn

@@ -7,7 +7,8 @@
 namespace minwm::nn {
 
 FrameSlots::FrameSlots(int64_t window, int64_t sink) : window_(window), sink_(sink) {
-  require(window > 0 && sink >= 0 && sink < window, "KV cache: window of {} frames with {} sink frames", window, sink);
+  require(window > 0 && sink >= 0 && sink < window,
+          "KV cache: window of {} frames with {} sink frames", window, sink);
   clear();
 }
 
@@ -22,7 +23,8 @@ void FrameSlots::clear() {
 }
 
 void FrameSlots::make_room(int64_t count) {
-  require(sink_ + count <= window_, "KV cache: a chunk of {} frames and {} sink frames do not fit a window of {}", count,
+  require(sink_ + count <= window_,
+          "KV cache: a chunk of {} frames and {} sink frames do not fit a window of {}", count,
           sink_, window_);
   while (static_cast<int64_t>(held_.size()) + count > window_) {
     const auto oldest = held_.begin() + sink_;

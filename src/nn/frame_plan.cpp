@@ -1,8 +1,8 @@
 #include "minwm/nn/frame_plan.h"
 
-#include <ATen/ATen.h>
-
 #include <numeric>
+
+#include <ATen/ATen.h>
 
 #include "minwm/core/error.h"
 
@@ -17,25 +17,31 @@ std::vector<int64_t> count_up(int64_t n) {
 
 }  // namespace
 
-FramePlan bidirectional_plan(int64_t frames) { return {{{{0, frames}, {{0, frames}}}}, count_up(frames)}; }
+FramePlan bidirectional_plan(int64_t frames) {
+  return {{{{0, frames}, {{0, frames}}}}, count_up(frames)};
+}
 
 FramePlan teacher_forcing_plan(int64_t frames, int64_t chunk_frames) {
   require(chunk_frames > 0 && frames % chunk_frames == 0,
-          "teacher forcing: {} latent frames are not a multiple of the chunk of {}", frames, chunk_frames);
+          "teacher forcing: {} latent frames are not a multiple of the chunk of {}", frames,
+          chunk_frames);
   FramePlan plan;
   plan.positions = count_up(frames);
-  plan.positions.insert(plan.positions.end(), plan.positions.begin(), plan.positions.begin() + frames);
+  plan.positions.insert(plan.positions.end(), plan.positions.begin(),
+                        plan.positions.begin() + frames);
   for (int64_t first = 0; first < frames; first += chunk_frames) {
     plan.chunks.push_back({{first, first + chunk_frames}, {{0, first + chunk_frames}}});
   }
   for (int64_t first = 0; first < frames; first += chunk_frames) {
     const FrameRange own{frames + first, frames + first + chunk_frames};
-    plan.chunks.push_back({own, first == 0 ? std::vector<FrameRange>{own} : std::vector<FrameRange>{{0, first}, own}});
+    plan.chunks.push_back({own, first == 0 ? std::vector<FrameRange>{own}
+                                           : std::vector<FrameRange>{{0, first}, own}});
   }
   return plan;
 }
 
-FramePlan block_causal_plan(int64_t frames, int64_t chunk_frames, int64_t window_frames, bool first_frame_alone) {
+FramePlan block_causal_plan(int64_t frames, int64_t chunk_frames, int64_t window_frames,
+                            bool first_frame_alone) {
   FramePlan plan;
   plan.positions = count_up(frames);
   for (int64_t first = 0; first < frames;) {

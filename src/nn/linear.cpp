@@ -3,7 +3,8 @@
 namespace minwm::nn {
 
 at::Tensor linear(const at::Tensor& x, const torch::nn::Linear& layer, at::ScalarType compute) {
-  return at::linear(x.to(compute), layer->weight.to(compute), layer->bias.defined() ? layer->bias.to(compute) : layer->bias);
+  return at::linear(x.to(compute), layer->weight.to(compute),
+                    layer->bias.defined() ? layer->bias.to(compute) : layer->bias);
 }
 
 NamedLinearsImpl::NamedLinearsImpl(const std::vector<Spec>& specs) {

@@ -17,13 +17,14 @@ Holder& holder_of(const AutogradContext& context) {
 }
 
 struct Recompute : torch::autograd::Function<Recompute> {
-  static at::Tensor forward(AutogradContext* context, std::shared_ptr<Block> block, at::TensorList inputs,
-                            at::TensorList parameters) {
+  static at::Tensor forward(AutogradContext* context, std::shared_ptr<Block> block,
+                            at::TensorList inputs, at::TensorList parameters) {
     context->saved_data["inputs"] = static_cast<int64_t>(inputs.size());
     variable_list saved = inputs.vec();
     saved.insert(saved.end(), parameters.begin(), parameters.end());
     context->save_for_backward(saved);
-    context->saved_data["block"] = c10::IValue::make_capsule(c10::make_intrusive<Holder>(std::move(block)));
+    context->saved_data["block"] =
+        c10::IValue::make_capsule(c10::make_intrusive<Holder>(std::move(block)));
     return (*holder_of(*context).block)(inputs.vec());
   }
 
@@ -48,7 +49,8 @@ struct Recompute : torch::autograd::Function<Recompute> {
       at::AutoGradMode enable(true);
       output = (*holder_of(*context).block)(inputs);
     }
-    const auto found = torch::autograd::grad({output}, wanted, gradients, std::nullopt, false, true);
+    const auto found =
+        torch::autograd::grad({output}, wanted, gradients, std::nullopt, false, true);
     variable_list result(1 + saved.size());  // the block itself has no gradient
     for (size_t i = 0; i < slots.size(); ++i) {
       result[1 + slots[i]] = found[i];
@@ -64,7 +66,8 @@ at::Tensor recompute(const Block& block, const std::vector<at::Tensor>& inputs,
   if (!at::GradMode::is_enabled()) {
     return block(inputs);
   }
-  return Recompute::apply(std::make_shared<Block>(block), at::TensorList(inputs), at::TensorList(parameters));
+  return Recompute::apply(std::make_shared<Block>(block), at::TensorList(inputs),
+                          at::TensorList(parameters));
 }
 
 }  // namespace minwm::nn

@@ -136,7 +136,7 @@ void replay_block(const Case& c, Report& report) {
   const auto context = block->cross_attention()->project_context(text, 0, at::kFloat);
   const at::Tensor y = block->forward(frames, rows, where, context, attend, at::kFloat).view(x.sizes());
   report.compare("y", y, c.out("y"));
-  report.compare("self_attn", block->self_attention_output(frames, rows, where, attend, at::kFloat).view(x.sizes()),
+  report.compare("self_attn", block->self_attention_output(frames, block->modulation(rows), where, attend, at::kFloat).view(x.sizes()),
                  c.out("self_attn"));
   (y * c.in("grad_out")).sum().backward();
   compare_gradients(c, report, *block, {{"x", x.grad()}, {"e0", e0.grad()}, {"context", text.grad()}});

@@ -1,16 +1,19 @@
 #include "minwm/models/wan/block.h"
 
 #include "minwm/nn/attention.h"
-#include "minwm/nn/embedding.h"
+#include "minwm/nn/heads.h"
+#include "minwm/nn/pointwise.h"
 
 namespace minwm::models {
 namespace {
 
-at::Tensor split_heads(const at::Tensor& x, int64_t heads) {
+at::Tensor head_rows(const at::Tensor& x, int64_t heads) {
   return x.view({x.size(0), x.size(1), heads, x.size(2) / heads});
 }
 
-at::Tensor merge_heads(const at::Tensor& x) { return x.reshape({x.size(0), x.size(1), -1}); }
+at::Tensor transposed(const at::Tensor& matrices) {
+  return matrices.defined() ? matrices.transpose(2, 3) : matrices;
+}
 
 at::Tensor norm_if(const nn::RmsNorm& norm, const at::Tensor& x) { return norm.is_empty() ? x : norm->forward(x); }
 
@@ -18,19 +21,15 @@ at::Tensor norm_if(const nn::RmsNorm& norm, const at::Tensor& x) { return norm.i
 
 // Matrices act on rows: q' = P^T q, k' = P^-1 k, v' = P^-1 v and o' = P o become q P, k P^-T, v P^-T and o P^T.
 at::Tensor transform_queries(const at::Tensor& q, const Geometry& geometry) {
-  const at::Tensor rotated = nn::apply_rotary(q, geometry.rotary);
-  return geometry.camera() ? at::cat({rotated, nn::apply_frame_matrices(q, geometry.p)}, 2) : rotated;
+  return nn::split_heads(q, geometry.rotary, geometry.p);
 }
 
 at::Tensor transform_keys(const at::Tensor& k, const Geometry& geometry) {
-  const at::Tensor rotated = nn::apply_rotary(k, geometry.rotary);
-  return geometry.camera()
-             ? at::cat({rotated, nn::apply_frame_matrices(k, geometry.p_inverse.transpose(2, 3))}, 2)
-             : rotated;
+  return nn::split_heads(k, geometry.rotary, transposed(geometry.p_inverse));
 }
 
 at::Tensor transform_values(const at::Tensor& v, const Geometry& geometry) {
-  return geometry.camera() ? at::cat({v, nn::apply_frame_matrices(v, geometry.p_inverse.transpose(2, 3))}, 2) : v;
+  return nn::split_heads(v, {}, transposed(geometry.p_inverse));
 }
 
 WanSelfAttentionImpl::WanSelfAttentionImpl(const WanConfig& config) : heads_(config.num_heads) {
@@ -48,20 +47,19 @@ WanSelfAttentionImpl::WanSelfAttentionImpl(const WanConfig& config) : heads_(con
 }
 
 Projections WanSelfAttentionImpl::project(const at::Tensor& x, at::ScalarType compute) const {
-  return {split_heads(norm_if(norm_q_, nn::linear(x, q, compute)), heads_),
-          split_heads(norm_if(norm_k_, nn::linear(x, k, compute)), heads_),
-          split_heads(nn::linear(x, v, compute), heads_)};
+  return {head_rows(norm_if(norm_q_, nn::linear(x, q, compute)), heads_),
+          head_rows(norm_if(norm_k_, nn::linear(x, k, compute)), heads_),
+          head_rows(nn::linear(x, v, compute), heads_)};
 }
 
 at::Tensor WanSelfAttentionImpl::output(const at::Tensor& heads, const Geometry& geometry,
                                         at::ScalarType compute) const {
+  const at::Tensor rows = nn::merge_heads(heads, transposed(geometry.p));
   if (!geometry.camera()) {
-    return nn::linear(merge_heads(heads), o, compute);
+    return nn::linear(rows, o, compute);
   }
-  const at::Tensor rotary_path = heads.narrow(2, 0, heads_);
-  const at::Tensor camera_path =
-      nn::apply_frame_matrices(heads.narrow(2, heads_, heads_), geometry.p.transpose(2, 3));
-  return nn::linear(merge_heads(rotary_path), o, compute) + nn::linear(merge_heads(camera_path), prope_o, compute);
+  const int64_t width = rows.size(2) / 2;
+  return nn::linear(rows.narrow(2, 0, width), o, compute) + nn::linear(rows.narrow(2, width, width), prope_o, compute);
 }
 
 WanCrossAttentionImpl::WanCrossAttentionImpl(const WanConfig& config) : heads_(config.num_heads) {
@@ -85,26 +83,26 @@ WanCrossAttentionImpl::WanCrossAttentionImpl(const WanConfig& config) : heads_(c
 CrossContext WanCrossAttentionImpl::project_context(const at::Tensor& context, int64_t image_rows,
                                                     at::ScalarType compute) const {
   const at::Tensor text = context.slice(1, image_rows);
-  CrossContext out{split_heads(norm_if(norm_k_, nn::linear(text, k_, compute)), heads_),
-                   split_heads(nn::linear(text, v_, compute), heads_),
+  CrossContext out{head_rows(norm_if(norm_k_, nn::linear(text, k_, compute)), heads_),
+                   head_rows(nn::linear(text, v_, compute), heads_),
                    {},
                    {}};
   if (image_rows > 0) {
     const at::Tensor image = context.narrow(1, 0, image_rows);
-    out.k_image = split_heads(norm_if(norm_k_img_, nn::linear(image, k_img_, compute)), heads_);
-    out.v_image = split_heads(nn::linear(image, v_img_, compute), heads_);
+    out.k_image = head_rows(norm_if(norm_k_img_, nn::linear(image, k_img_, compute)), heads_);
+    out.v_image = head_rows(nn::linear(image, v_img_, compute), heads_);
   }
   return out;
 }
 
 at::Tensor WanCrossAttentionImpl::forward(const at::Tensor& x, const CrossContext& context,
                                           at::ScalarType compute) const {
-  const at::Tensor queries = split_heads(norm_if(norm_q_, nn::linear(x, q_, compute)), heads_);
+  const at::Tensor queries = head_rows(norm_if(norm_q_, nn::linear(x, q_, compute)), heads_);
   at::Tensor heads = nn::attend(queries, context.k, context.v);
   if (context.k_image.defined()) {
     heads = heads + nn::attend(queries, context.k_image, context.v_image);
   }
-  return nn::linear(merge_heads(heads), o_, compute);
+  return nn::linear(nn::merge_heads(heads, {}), o_, compute);
 }
 
 WanBlockImpl::WanBlockImpl(const WanConfig& config) : eps_(config.eps) {
@@ -118,22 +116,23 @@ WanBlockImpl::WanBlockImpl(const WanConfig& config) : eps_(config.eps) {
                                     {"0", config.dim, config.ffn_dim}, {"2", config.ffn_dim, config.dim}}));
 }
 
-at::Tensor WanBlockImpl::part(const at::Tensor& e0, int64_t index) const {
-  return (e0.select(2, index) + modulation_.select(1, index)).unsqueeze(2);
-}
-
-at::Tensor WanBlockImpl::modulated(const at::Tensor& x, const at::Tensor& e0, int64_t first) const {
-  const at::Tensor y = at::addcmul(part(e0, first), nn::layer_norm(x, eps_), 1 + part(e0, first + 1));
-  return y.view({x.size(0), -1, x.size(3)});
+std::vector<at::Tensor> WanBlockImpl::modulation(const at::Tensor& e0) const {
+  return (e0 + modulation_.unsqueeze(1)).unbind(2);
 }
 
 Projections WanBlockImpl::project(const at::Tensor& x, const at::Tensor& e0, at::ScalarType compute) const {
-  return self_attn_->project(modulated(x, e0, 0), compute);
+  const auto m = modulation(e0);
+  return project(x, m, compute);
 }
 
-at::Tensor WanBlockImpl::self_attention_output(const at::Tensor& x, const at::Tensor& e0, const Geometry& geometry,
-                                               const Attend& attend, at::ScalarType compute) const {
-  return self_attn_->output(attend(project(x, e0, compute)), geometry, compute).view(x.sizes());
+Projections WanBlockImpl::project(const at::Tensor& x, const std::vector<at::Tensor>& m, at::ScalarType compute) const {
+  return self_attn_->project(nn::modulated_norm(x, m[0], m[1], eps_, compute).flatten(1, 2), compute);
+}
+
+at::Tensor WanBlockImpl::self_attention_output(const at::Tensor& x, const std::vector<at::Tensor>& m,
+                                               const Geometry& geometry, const Attend& attend,
+                                               at::ScalarType compute) const {
+  return self_attn_->output(attend(project(x, m, compute)), geometry, compute).view(x.sizes());
 }
 
 at::Tensor WanBlockImpl::cross_attention_output(const at::Tensor& x, const CrossContext& context,
@@ -144,17 +143,19 @@ at::Tensor WanBlockImpl::cross_attention_output(const at::Tensor& x, const Cross
   return cross_attn_->forward(normed, context, compute).view(x.sizes());
 }
 
-at::Tensor WanBlockImpl::feed_forward_output(const at::Tensor& x, const at::Tensor& e0, at::ScalarType compute) const {
-  const at::Tensor hidden = at::gelu(nn::linear(modulated(x, e0, 3), (*ffn_)[0], compute), "tanh");
-  return nn::linear(hidden, (*ffn_)[1], compute).view(x.sizes());
+at::Tensor WanBlockImpl::feed_forward_output(const at::Tensor& x, const std::vector<at::Tensor>& m,
+                                             at::ScalarType compute) const {
+  const at::Tensor hidden = nn::gelu(nn::linear(nn::modulated_norm(x, m[3], m[4], eps_, compute), (*ffn_)[0], compute));
+  return nn::linear(hidden, (*ffn_)[1], compute);
 }
 
 at::Tensor WanBlockImpl::forward(const at::Tensor& x, const at::Tensor& e0, const Geometry& geometry,
                                  const CrossContext& context, const Attend& attend, at::ScalarType compute) const {
+  const auto m = modulation(e0);
   // The residual stream stays float32 whatever the compute dtype.
-  at::Tensor y = at::addcmul(x, self_attention_output(x, e0, geometry, attend, compute).to(x.scalar_type()), part(e0, 2));
+  at::Tensor y = nn::gated_add(x, self_attention_output(x, m, geometry, attend, compute), m[2]);
   y = y + cross_attention_output(y, context, compute);
-  return at::addcmul(y, feed_forward_output(y, e0, compute).to(x.scalar_type()), part(e0, 5));
+  return nn::gated_add(y, feed_forward_output(y, m, compute), m[5]);
 }
 
 }  // namespace minwm::models

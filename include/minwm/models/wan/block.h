@@ -77,15 +77,15 @@ class WanBlockImpl : public torch::nn::Module {
 
   const WanCrossAttention& cross_attention() const { return cross_attn_; }
   /// Sublayer outputs before residual and gate, for the reference cases.
-  at::Tensor self_attention_output(const at::Tensor& x, const at::Tensor& e0, const Geometry& geometry,
+  at::Tensor self_attention_output(const at::Tensor& x, const std::vector<at::Tensor>& m, const Geometry& geometry,
                                    const Attend& attend, at::ScalarType compute) const;
   at::Tensor cross_attention_output(const at::Tensor& x, const CrossContext& context, at::ScalarType compute) const;
-  at::Tensor feed_forward_output(const at::Tensor& x, const at::Tensor& e0, at::ScalarType compute) const;
+  at::Tensor feed_forward_output(const at::Tensor& x, const std::vector<at::Tensor>& m, at::ScalarType compute) const;
+  /// modulation + e0 → shift, scale, gate of the attention, then of the feed-forward: six of [B, T, E].
+  std::vector<at::Tensor> modulation(const at::Tensor& e0) const;
 
  private:
-  /// modulation + e0 → shift, scale, gate of the attention (first = 0) or feed-forward (first = 3): [B, T, 1, E].
-  at::Tensor part(const at::Tensor& e0, int64_t index) const;
-  at::Tensor modulated(const at::Tensor& x, const at::Tensor& e0, int64_t first) const;
+  Projections project(const at::Tensor& x, const std::vector<at::Tensor>& m, at::ScalarType compute) const;
 
   double eps_;
   at::Tensor modulation_;

@@ -1,0 +1,53 @@
+#include "minwm/nn/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <torch/torch.h>
+
+#include "minwm/core/error.h"
+#include "minwm/core/random.h"
+
+namespace minwm::nn {
+namespace {
+
+constexpr int64_t kTokens = 3;
+
+/// Attention over a plan equals dense attention under the mask the plan stands for.
+void expect_plan_equals_mask(const FramePlan& plan) {
+  const int64_t n = plan.frames() * kTokens;
+  const at::Tensor q = random_normal({2, n, 2, 8}, {1, "q"}),
+                   k = random_normal({2, n, 2, 8}, {1, "k"}),
+                   v = random_normal({2, n, 2, 8}, {1, "v"});
+  const at::Tensor scores =
+      at::matmul(q.transpose(1, 2), k.transpose(1, 2).transpose(2, 3)) / std::sqrt(8.0);
+  const at::Tensor masked =
+      scores.masked_fill(dense_mask(plan, kTokens).logical_not(), -1e9).softmax(-1);
+  const at::Tensor dense = at::matmul(masked, v.transpose(1, 2)).transpose(1, 2);
+  EXPECT_TRUE(at::allclose(attend(q, k, v, plan, kTokens), dense, 1e-5, 1e-5));
+}
+
+TEST(Attention, FollowsEveryPlan) {
+  expect_plan_equals_mask(bidirectional_plan(5));
+  expect_plan_equals_mask(teacher_forcing_plan(6, 2));
+  expect_plan_equals_mask(teacher_forcing_plan(4, 1));
+  expect_plan_equals_mask(block_causal_plan(7, 3));
+  expect_plan_equals_mask(block_causal_plan(7, 2, 4, true));
+}
+
+TEST(Attention, TeacherForcingRefusesAPartialChunk) {
+  EXPECT_THROW(teacher_forcing_plan(5, 2), Error);
+}
+
+TEST(Attention, ManyKeysTakeTheOtherKernelWithTheSameResult) {
+  const at::Tensor q = random_normal({1, 4, 2, 8}, {1, "q"}),
+                   k = random_normal({1, 1500, 2, 8}, {1, "k"}),
+                   v = random_normal({1, 1500, 2, 8}, {1, "v"});
+  const at::Tensor weights =
+      (at::matmul(q.transpose(1, 2), k.transpose(1, 2).transpose(2, 3)) / std::sqrt(8.0))
+          .softmax(-1);
+  EXPECT_TRUE(at::allclose(attend(q, k, v), at::matmul(weights, v.transpose(1, 2)).transpose(1, 2),
+                           1e-5, 1e-5));
+}
+
+}  // namespace
+}  // namespace minwm::nn
