@@ -16,13 +16,19 @@ if(MINWM_LINT)
   set(CMAKE_CXX_CLANG_TIDY ${CLANG_TIDY} --quiet)
 endif()
 
-# The one precompiled header.
-file(GENERATE OUTPUT ${CMAKE_BINARY_DIR}/pch.cpp CONTENT "// Owns the precompiled header.\n")
-add_library(minwm_pch OBJECT ${CMAKE_BINARY_DIR}/pch.cpp)
-target_link_libraries(minwm_pch PUBLIC minwm_options)
-target_precompile_headers(minwm_pch PRIVATE
-  <algorithm> <array> <chrono> <cmath> <cstdint> <filesystem> <functional> <map> <memory> <optional> <span>
-  <string> <string_view> <unordered_map> <utility> <vector> <spdlog/spdlog.h> <torch/torch.h>)
+# Two precompiled headers: tensors alone (a file then compiles in 2 s), and all of LibTorch (5 s more) for what has
+# modules or autograd: a target says TORCH.
+set(pch_light <algorithm> <array> <chrono> <cmath> <cstdint> <filesystem> <functional> <map> <memory> <optional> <span>
+              <string> <string_view> <unordered_map> <utility> <vector> <spdlog/spdlog.h> <ATen/ATen.h>)
+file(GENERATE OUTPUT ${CMAKE_BINARY_DIR}/pch.cpp CONTENT "// Owns a precompiled header.\n")
+file(GENERATE OUTPUT ${CMAKE_BINARY_DIR}/pch_torch.cpp CONTENT "// Owns a precompiled header.\n")
+foreach(pch minwm_pch minwm_pch_torch)
+  string(REPLACE minwm_ "" source ${pch})
+  add_library(${pch} OBJECT ${CMAKE_BINARY_DIR}/${source}.cpp)
+  target_link_libraries(${pch} PUBLIC minwm_options)
+endforeach()
+target_precompile_headers(minwm_pch PRIVATE ${pch_light})
+target_precompile_headers(minwm_pch_torch PRIVATE ${pch_light} <torch/torch.h>)
 
 # Sets `result` to the minwm:: targets of the list that do not exist (a room left out of this build).
 function(minwm_missing result)
@@ -35,9 +41,17 @@ function(minwm_missing result)
   set(${result} "${missing}" PARENT_SCOPE)
 endfunction()
 
-# minwm_room(NAME SOURCES a.cpp … LINK targets…): the library minwm::NAME from src/NAME.
+# Sets `result` to the precompiled header of a target with or without TORCH.
+function(minwm_choose_pch result torch)
+  set(${result} minwm_pch PARENT_SCOPE)
+  if(torch)
+    set(${result} minwm_pch_torch PARENT_SCOPE)
+  endif()
+endfunction()
+
+# minwm_room(NAME [TORCH] SOURCES a.cpp … LINK targets…): the library minwm::NAME from src/NAME.
 function(minwm_room name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;LINK;PRIVATE" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH" "" "SOURCES;LINK;PRIVATE" ${ARGN})
   minwm_missing(missing ${ARG_LINK} ${ARG_PRIVATE})
   if(missing)
     message(WARNING "room ${name} is left out: it needs ${missing}")
@@ -46,28 +60,30 @@ function(minwm_room name)
   add_library(minwm_${name} STATIC ${ARG_SOURCES})
   add_library(minwm::${name} ALIAS minwm_${name})
   target_link_libraries(minwm_${name} PUBLIC minwm_options ${ARG_LINK} PRIVATE ${ARG_PRIVATE})
-  target_precompile_headers(minwm_${name} REUSE_FROM minwm_pch)
+  minwm_choose_pch(pch ${ARG_TORCH})
+  target_precompile_headers(minwm_${name} REUSE_FROM ${pch})
 endfunction()
 
 # Executables are compiled like the rooms (-fPIC, not CMake's -fPIE), or the precompiled header is refused.
-function(minwm_executable name)
+function(minwm_executable name torch)
   add_executable(${name} ${ARGN})
   set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
   target_compile_options(${name} PRIVATE -fPIC)
-  target_precompile_headers(${name} REUSE_FROM minwm_pch)
+  minwm_choose_pch(pch ${torch})
+  target_precompile_headers(${name} REUSE_FROM ${pch})
 endfunction()
 
-# minwm_program(NAME SOURCES … LINK …): an executable in <build>/bin.
+# minwm_program(NAME [TORCH] SOURCES … LINK …): an executable in <build>/bin.
 function(minwm_program name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
-  minwm_executable(${name} ${ARG_SOURCES})
+  cmake_parse_arguments(ARG "TORCH" "" "SOURCES;LINK" ${ARGN})
+  minwm_executable(${name} ${ARG_TORCH} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE minwm_options ${ARG_LINK})
 endfunction()
 
-# minwm_test(NAME SOURCES … LINK … LABELS unit [RANKS 1 2 4]): one GoogleTest binary. Without RANKS every
+# minwm_test(NAME [TORCH] SOURCES … LINK … LABELS unit [RANKS 1 2 4]): one GoogleTest binary. Without RANKS every
 # TEST is a ctest of its own; with RANKS the whole binary runs once under mpirun for each count.
 function(minwm_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;LINK;LABELS;RANKS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH" "TIMEOUT" "SOURCES;LINK;LABELS;RANKS" ${ARGN})
   minwm_missing(missing ${ARG_LINK})
   if(missing)
     message(WARNING "test ${name} is left out: it needs ${missing}")
@@ -76,7 +92,7 @@ function(minwm_test name)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
-  minwm_executable(${name}_test ${ARG_SOURCES})
+  minwm_executable(${name}_test ${ARG_TORCH} ${ARG_SOURCES})
   target_compile_definitions(${name}_test PRIVATE
     MINWM_TEST_DATA="${CMAKE_SOURCE_DIR}/tests/data" MINWM_SHARED_DATA="${CMAKE_SOURCE_DIR}/../shared"
     MINWM_BINARY_DIR="${CMAKE_BINARY_DIR}/bin")
