@@ -1,0 +1,72 @@
+#pragma once
+// What `minwm evaluate` measured, and how it is told: as JSON, as a page, as a few lines on the
+// terminal.
+
+#include <string>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "minwm/eval/following.h"
+#include "minwm/eval/report.h"
+#include "minwm/eval/training_log.h"
+
+namespace minwm::eval {
+
+/// One kind of video, judged on every clip.
+struct EvaluationRow {
+  std::string key;   ///< "truth", "still", "model", "wrong"
+  std::string name;  ///< as the table shows it
+  std::vector<ClipScores> clips;
+  RowScores pooled;
+};
+EvaluationRow make_row(const std::string& key, const std::string& name,
+                       std::vector<ClipScores> clips);
+
+/// A real video through the codec.
+struct RealClip {
+  std::string name;
+  double psnr = 0;  ///< dB against the source frames at the codec's size
+  Sheet sheet;
+};
+
+struct Evaluation {
+  std::string checkpoint, model, stage,
+      sampler;  ///< where, preset, stage, "4 renoise steps, streamed"
+  int64_t step = 0;
+  std::vector<Commanded> clips;
+  std::vector<EvaluationRow> rows;    ///< "truth", "still", "model" and "wrong" at least
+  std::vector<TrainingLog> training;  ///< in the order of the stages; may be empty
+  std::vector<Sheet> sheets;
+  std::vector<RealClip> real;
+  std::string options;  ///< the resolved INI
+  double seconds = 0;   ///< that the evaluation took
+
+  /// @throws Error if there is no such row.
+  const EvaluationRow& row(const std::string& key) const;
+};
+
+/// A number that decides, with the range it should reach (release gates of data-camera-eval 14.6;
+/// NaN = no bound).
+struct Headline {
+  std::string key, label, unit, meaning;
+  double value, error, low, high;
+  std::string text;  ///< the value as shown
+  bool has_gate() const;
+  bool reached() const;     ///< inside the bounds; false if the value is undefined
+  std::string aim() const;  ///< "aim: 0.8 … 1.2"; empty without a gate
+};
+std::vector<Headline> headlines(const Evaluation& evaluation);
+
+/// Every row and clip, the headlines with their gates, the last training evaluation, the options.
+nlohmann::ordered_json to_json(const Evaluation& evaluation);
+/// The report page.
+std::string to_html(const Evaluation& evaluation);
+/// The headline numbers of every row as a table of plain text.
+std::string to_text(const Evaluation& evaluation);
+
+/// The measured numbers in plain sentences: does the camera move the picture, what is reached, what
+/// is not.
+std::vector<std::string> in_words(const Evaluation& evaluation);
+
+}  // namespace minwm::eval

@@ -1,0 +1,28 @@
+#pragma once
+// A training run's metrics.jsonl as curves over its steps.
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "minwm/eval/plot.h"
+
+namespace minwm::eval {
+
+struct TrainingLog {
+  std::string name;    ///< the stage, or the run's folder where the file does not say
+  int64_t steps = 0;   ///< completed
+  double seconds = 0;  ///< spent in steps
+  Series loss;         ///< of every step
+  Series gap;          ///< camera gap in dB, at the evaluations; empty if there were none
+  Series right,
+      wrong;  ///< its two halves: PSNR in dB with the right camera and with another clip's
+};
+
+/// Reads one object per line; of a step that occurs twice (a resumed run) the later one counts. A
+/// last line that is cut off (the run is being written) is left out.
+/// @throws Error naming file and line: absent, another line that is not JSON, a line without a
+/// step, or no line at all.
+TrainingLog read_training_log(const std::filesystem::path& path);
+
+}  // namespace minwm::eval

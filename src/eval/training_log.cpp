@@ -1,0 +1,78 @@
+#include "minwm/eval/training_log.h"
+
+#include <fstream>
+#include <map>
+#include <optional>
+
+#include <nlohmann/json.hpp>
+
+#include "minwm/core/error.h"
+
+namespace minwm::eval {
+namespace {
+
+using Json = nlohmann::json;
+
+std::optional<double> number(const Json& line, const char* key) {
+  const auto found = line.find(key);
+  return found != line.end() && found->is_number() ? std::optional(found->get<double>())
+                                                   : std::nullopt;
+}
+
+Series to_series(const std::string& name, const std::map<int64_t, double>& values, bool markers) {
+  Series series{name, {}, {}, markers};
+  for (const auto& [step, value] : values) {
+    series.x.push_back(static_cast<double>(step));
+    series.y.push_back(value);
+  }
+  return series;
+}
+
+}  // namespace
+
+TrainingLog read_training_log(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  require(file.good(), "{}: cannot be read; expected a run's metrics.jsonl", path.string());
+  std::map<int64_t, double> loss, seconds, gap, right, wrong;
+  TrainingLog log;
+  std::string line;
+  for (int number_of_line = 1; std::getline(file, line); ++number_of_line) {
+    const bool cut_off = file.eof();
+    if (line.empty()) {
+      continue;
+    }
+    const Json object = Json::parse(line, nullptr, false);
+    if (cut_off && object.is_discarded()) {
+      break;
+    }
+    require(object.is_object() && number(object, "step"),
+            "{}:{}: expected a JSON object with a step", path.string(), number_of_line);
+    const auto step = static_cast<int64_t>(*number(object, "step"));
+    const auto keep = [&](std::map<int64_t, double>& values, const char* key) {
+      if (const auto value = number(object, key)) {
+        values[step] = *value;
+      }
+    };
+    keep(loss, "loss");
+    keep(seconds, "seconds");
+    keep(gap, "camera_gap");
+    keep(right, "right_db");
+    keep(wrong, "wrong_db");
+    log.steps = std::max(log.steps, step);
+    log.name = object.value("stage", log.name);
+  }
+  require(log.steps > 0, "{}: has no lines; expected a run's metrics.jsonl", path.string());
+  if (log.name.empty()) {
+    log.name = std::filesystem::absolute(path).parent_path().filename().string();
+  }
+  for (const auto& [step, value] : seconds) {
+    log.seconds += value;
+  }
+  log.loss = to_series(log.name, loss, false);
+  log.gap = to_series(log.name, gap, true);
+  log.right = to_series(log.name + ", right camera", right, true);
+  log.wrong = to_series(log.name + ", another clip's camera", wrong, true);
+  return log;
+}
+
+}  // namespace minwm::eval
