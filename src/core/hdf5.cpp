@@ -107,7 +107,7 @@ struct File::Impl {
     return status;
   }
 
-  Handle access_properties(Mode mode, const void* mpi_comm) const {
+  Handle access_properties(const void* mpi_comm) const {
     Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
     H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST);
     // Whole rows and whole datasets only: caches would copy, and delay the error of a full disk
@@ -121,9 +121,8 @@ struct File::Impl {
       H5Pset_coll_metadata_write(access, true);
     }
 #if H5_VERSION_GE(1, 10, 7)
-    // Readers take no lock: many may read, some file systems have none, and a writer locks for
-    // itself.
-    H5Pset_file_locking(access, mode != Mode::kReadOnly, true);
+    // Some file systems have no locks, and who writes in place locks for itself.
+    H5Pset_file_locking(access, false, true);
 #endif
     return access;
   }
@@ -132,7 +131,7 @@ struct File::Impl {
     const Lock lock(lock_of_library());
     H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
     parallel = mpi_comm != nullptr;
-    const Handle access = access_properties(mode, mpi_comm);
+    const Handle access = access_properties(mpi_comm);
     const std::string name = path.string();
     if (mode == Mode::kCreate) {
       if (path.has_parent_path()) {
