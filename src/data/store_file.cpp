@@ -1,0 +1,246 @@
+#include "store_file.h"
+
+#include <cstring>
+
+#include <ATen/ATen.h>
+#include <nlohmann/json.hpp>
+#include <spdlog/fmt/ranges.h>
+
+#include "camera_checks.h"
+#include "minwm/core/error.h"
+#include "minwm/core/random.h"
+
+namespace minwm::data::store {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// sum over 32-bit words i of mix64(i << 32 | word_i), mod 2^64: parallel.md 5, over all parts of a
+/// row.
+class Hash {
+ public:
+  void add(const at::Tensor& part) {
+    if (!part.defined()) {
+      return;
+    }
+    const auto* bytes = static_cast<const char*>(part.const_data_ptr());
+    for (size_t left = part.nbytes(); left > 0;) {
+      const size_t n = std::min<size_t>(left, 4);
+      uint32_t word = 0;
+      std::memcpy(&word, bytes, n);
+      sum_ += mix64(index_++ << 32 | word);
+      bytes += n;
+      left -= n;
+    }
+  }
+  uint64_t value() const { return sum_; }
+
+ private:
+  uint64_t sum_ = 0, index_ = 0;
+};
+
+struct Dataset {
+  const char* name;
+  at::ScalarType type;
+  std::vector<int64_t> row;  ///< shape without the leading axis
+};
+
+std::vector<Dataset> datasets_of(const StoreLayout& layout) {
+  std::vector<Dataset> all = {
+      {"latents", at::kHalf, {layout.frames, layout.channels, layout.height, layout.width}},
+      {"world_to_camera", at::kFloat, {layout.frames, 4, 4}},
+      {"intrinsics", at::kFloat, {3, 3}},
+      {"sample_id", at::kByte, {kIdBytes}},
+      {"about", at::kByte, {kAboutBytes}},
+      {"checksum", at::kLong, {}},
+      {"state", at::kByte, {}}};
+  if (layout.text_tokens > 0) {
+    all.push_back({"text", layout.text_type, {layout.text_tokens, layout.text_dim}});
+  }
+  return all;
+}
+
+void require_valid_layout(const StoreLayout& layout) {
+  require(layout.frames > 0 && layout.channels > 0 && layout.height > 0 && layout.width > 0 &&
+              (layout.text_tokens > 0) == (layout.text_dim > 0),
+          "latent store: sizes must be positive: {}", describe(layout));
+  require(layout.text_type == at::kFloat || layout.text_type == at::kHalf ||
+              layout.text_type == at::kBFloat16,
+          "latent store: text states are stored as float32, float16 or bfloat16, not {}",
+          c10::toString(layout.text_type));
+}
+
+Json parse_about(const at::Tensor& bytes, const std::string& where) {
+  const Json about = Json::parse(to_text(bytes), nullptr, false);
+  require(about.is_object(), "{}: 'about' is not JSON", where);
+  return about;
+}
+
+}  // namespace
+
+int64_t checksum(const Row& row) {
+  Hash hash;
+  for (const at::Tensor* part : {&row.latents, &row.world_to_camera, &row.intrinsics, &row.text,
+                                 &row.sample_id, &row.about}) {
+    hash.add(*part);
+  }
+  return static_cast<int64_t>(hash.value());
+}
+
+StoreLayout read_layout(const hdf5::File& file) {
+  const std::string path = file.path().string();
+  require(file.has_attribute("/", "format") && file.read_string("/", "format") == kFormat,
+          "{}: not a latent store", path);
+  const int64_t version = file.read_integer("/", "version");
+  require(version == kVersion, "{}: is a latent store of version {}, this program reads {}", path,
+          version, kVersion);
+  StoreLayout layout;
+  for (const char* name : {"latents", "state"}) {
+    require(file.contains(name), "{}: dataset '{}' is missing", path, name);
+  }
+  const auto latents = file.shape("latents");
+  require(latents.size() == 5, "{}: latents have {} axes, expected 5", path, latents.size());
+  layout.frames = latents[1];
+  layout.channels = latents[2];
+  layout.height = latents[3];
+  layout.width = latents[4];
+  if (file.contains("text")) {
+    const auto text = file.shape("text");
+    require(text.size() == 3, "{}: text has {} axes, expected 3", path, text.size());
+    layout.text_tokens = text[1];
+    layout.text_dim = text[2];
+    layout.text_type = file.type("text");
+  }
+  layout.pixel_height = file.read_integer("/", "pixel_height");
+  layout.pixel_width = file.read_integer("/", "pixel_width");
+  layout.codec = file.read_string("/", "codec");
+  layout.provenance = file.read_string("/", "provenance");
+  for (auto& [name, type, shape] : datasets_of(layout)) {
+    shape.insert(shape.begin(), latents[0]);
+    require(file.contains(name), "{}: dataset '{}' is missing", path, name);
+    require(file.type(name) == type && file.shape(name) == shape,
+            "{}: dataset '{}' is {} of {}, expected {} of {}", path, name,
+            fmt::join(file.shape(name), " x "), c10::toString(file.type(name)),
+            fmt::join(shape, " x "), c10::toString(type));
+  }
+  return layout;
+}
+
+void create(hdf5::File& file, const StoreLayout& layout, int64_t capacity) {
+  require_valid_layout(layout);
+  require(capacity > 0, "{}: a latent store of {} samples", file.path().string(), capacity);
+  file.write_attribute("/", "format", std::string(kFormat));
+  file.write_attribute("/", "version", kVersion);
+  file.write_attribute("/", "codec", layout.codec);
+  file.write_attribute("/", "provenance", layout.provenance);
+  file.write_attribute("/", "pixel_height", layout.pixel_height);
+  file.write_attribute("/", "pixel_width", layout.pixel_width);
+  for (auto& [name, type, shape] : datasets_of(layout)) {
+    shape.insert(shape.begin(), capacity);
+    file.create_dataset(name, type, shape, std::string_view(name) == "latents" ? 1 : 0);
+  }
+  file.write("state", at::zeros({capacity}, at::kByte));
+}
+
+Row read_row(const hdf5::File& file, const StoreLayout& layout, int64_t slot) {
+  Row row;
+  row.latents = file.read_rows("latents", slot, 1);
+  row.world_to_camera = file.read_rows("world_to_camera", slot, 1);
+  row.intrinsics = file.read_rows("intrinsics", slot, 1);
+  if (layout.text_tokens > 0) {
+    row.text = file.read_rows("text", slot, 1);
+  }
+  row.sample_id = file.read_rows("sample_id", slot, 1);
+  row.about = file.read_rows("about", slot, 1);
+  return row;
+}
+
+void write_row(hdf5::File& file, int64_t slot, const Row& row) {
+  if (row.latents.defined()) {
+    file.write_rows("latents", slot, row.latents);
+    file.write_rows("world_to_camera", slot, row.world_to_camera);
+    file.write_rows("intrinsics", slot, row.intrinsics);
+  }
+  if (row.text.defined()) {
+    file.write_rows("text", slot, row.text);
+  }
+  file.write_rows("sample_id", slot, row.sample_id);
+  file.write_rows("about", slot, row.about);
+  file.write_rows("checksum", slot, at::tensor({checksum(row)}, at::kLong));
+}
+
+at::Tensor to_bytes(const std::string& text, int64_t size, const std::string& what) {
+  require(static_cast<int64_t>(text.size()) <= size, "{} has {} bytes, at most {} fit", what,
+          text.size(), size);
+  require(text.find('\0') == std::string::npos, "{} contains a zero byte", what);
+  at::Tensor bytes = at::zeros({1, size}, at::kByte);
+  std::memcpy(bytes.mutable_data_ptr(), text.data(), text.size());
+  return bytes;
+}
+
+std::string to_text(const at::Tensor& bytes) {
+  const auto* data = static_cast<const char*>(bytes.const_data_ptr());
+  return {data, ::strnlen(data, bytes.nbytes())};
+}
+
+at::Tensor about_to_bytes(const Clip& clip, const std::string& where) {
+  const Json about = {
+      {"caption", clip.caption}, {"trajectory", clip.trajectory}, {"source", clip.source}};
+  try {
+    return to_bytes(about.dump(), kAboutBytes, where + ": caption, trajectory and source");
+  } catch (const Json::exception&) {
+    fail("{}: caption, trajectory or source is not UTF-8", where);
+  }
+}
+
+void about_from_bytes(const at::Tensor& bytes, Clip& clip, const std::string& where) {
+  const Json about = parse_about(bytes, where);
+  try {
+    clip.caption = about.at("caption").get<std::string>();
+    clip.trajectory = about.at("trajectory").get<std::string>();
+    clip.source = about.at("source").get<std::string>();
+  } catch (const Json::exception& error) {
+    fail("{}: 'about' is damaged: {}", where, error.what());
+  }
+}
+
+at::Tensor reason_to_bytes(std::string reason) {
+  constexpr size_t kLongest = 500;  // escaped, at most 6 bytes per byte: always fits
+  reason.resize(std::min(reason.size(), kLongest));
+  const Json about = {{"reason", reason}};
+  return to_bytes(about.dump(-1, ' ', false, Json::error_handler_t::replace), kAboutBytes,
+                  "reason");
+}
+
+std::string reason_from_bytes(const at::Tensor& bytes, const std::string& where) {
+  return parse_about(bytes, where).value("reason", "");
+}
+
+void require_valid(const Clip& clip, const StoreLayout& layout, const std::string& where) {
+  const auto require_tensor = [&](const char* name, const at::Tensor& tensor,
+                                  const std::vector<int64_t>& shape) {
+    require(tensor.defined() && tensor.sizes() == shape, "{}: {} is [{}], the store holds [{}]",
+            where, name, tensor.defined() ? fmt::format("{}", fmt::join(tensor.sizes(), ", ")) : "",
+            fmt::join(shape, ", "));
+    require(at::isfinite(tensor).all().item<bool>(), "{}: {} is not finite", where, name);
+  };
+  require_tensor("latents", clip.latents,
+                 {layout.frames, layout.channels, layout.height, layout.width});
+  require_tensor("world_to_camera", clip.world_to_camera, {layout.frames, 4, 4});
+  if (layout.text_tokens > 0) {
+    require_tensor("text", clip.text, {layout.text_tokens, layout.text_dim});
+  }
+  require_valid_cameras(clip.world_to_camera, clip.intrinsics, where);
+}
+
+}  // namespace minwm::data::store
+
+namespace minwm::data {
+
+std::string describe(const StoreLayout& layout) {
+  return fmt::format("latents {}x{}x{}x{}, text {}x{}, {}x{} pixels, codec {}", layout.frames,
+                     layout.channels, layout.height, layout.width, layout.text_tokens,
+                     layout.text_dim, layout.pixel_width, layout.pixel_height, layout.codec);
+}
+
+}  // namespace minwm::data
