@@ -12,9 +12,11 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr int kLossPoints = 160;
 
 std::string shown(double value, int digits, bool sign = false) {
-  return std::isnan(value) ? "–"
-         : sign            ? fmt::format("{:+.{}f}", value, digits)
-                           : fmt::format("{:.{}f}", value, digits);
+  if (std::isnan(value)) {
+    return "–";
+  }
+  const double rounded = std::abs(value) < .5 * std::pow(10, -digits) ? 0 : value;  // never -0.00
+  return sign ? fmt::format("{:+.{}f}", rounded, digits) : fmt::format("{:.{}f}", rounded, digits);
 }
 
 Table::Cell cell(const Mean& mean, int digits, bool sign = false) {

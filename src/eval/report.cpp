@@ -14,8 +14,8 @@
 namespace minwm::eval {
 namespace {
 
-constexpr int kStripFrame = 128,
-              kPlayerFrame = 192;  // largest width of one frame in a strip and in a player
+constexpr int kStripFrame = 128, kPlayerFrame = 192,
+              kStripGap = 2;  // largest width of one frame in a strip and in a player
 
 const char* verdict_class(Verdict verdict) {
   return verdict == Verdict::kGood ? " good" : verdict == Verdict::kBad ? " bad" : "";
@@ -44,12 +44,17 @@ std::string base64(const std::vector<uint8_t>& bytes) {
   return out;
 }
 
+// A grey margin at the right, so that neighbours do not run into each other.
+at::Tensor with_gap(const at::Tensor& frame, int gap) {
+  return at::cat({frame, at::full({frame.size(0), gap, 3}, 128, at::kByte)}, 1);
+}
+
 // Frames [n, H, W, 3] next to each other, each at most `largest` pixels wide: [h, n w, 3].
-at::Tensor strip(const at::Tensor& frames, int largest) {
+at::Tensor strip(const at::Tensor& frames, int largest, int gap) {
   std::vector<at::Tensor> pictures;
   for (const auto& frame : frames.unbind(0)) {
     if (frame.size(1) <= largest) {
-      pictures.push_back(frame);
+      pictures.push_back(with_gap(frame, gap));
       continue;
     }
     const at::Tensor source = frame.contiguous();
@@ -59,7 +64,7 @@ at::Tensor strip(const at::Tensor& frames, int largest) {
     const at::Tensor small = at::empty({height, largest, 3}, at::kByte);
     cv::Mat target(height, largest, CV_8UC3, small.data_ptr<uint8_t>());
     cv::resize(large, target, target.size(), 0, 0, cv::INTER_AREA);
-    pictures.push_back(small);
+    pictures.push_back(with_gap(small, gap));
   }
   return at::cat(pictures, 1).contiguous();
 }
@@ -72,7 +77,7 @@ std::string player(const Sheet::Row& row) {
       "100%;aspect-ratio:{}/{};"
       "animation-duration:{:.2f}s;animation-timing-function:steps({},jump-none)\"></"
       "i><figcaption>{}</figcaption></figure>",
-      data_uri(strip(row.frames, kPlayerFrame), true), 100 * count, row.frames.size(2),
+      data_uri(strip(row.frames, kPlayerFrame, 0), true), 100 * count, row.frames.size(2),
       row.frames.size(1), static_cast<double>(count) / 16, count, escape_html(row.name));
 }
 
@@ -205,7 +210,7 @@ void HtmlReport::sheet(const Sheet& sheet) {
     const at::Tensor frames = row.frames.slice(0, 0, row.frames.size(0), 4);
     body_ += fmt::format("<span>{}</span><img alt=\"{}, one frame per latent\" src=\"{}\">",
                          escape_html(row.name), escape_html(row.name),
-                         data_uri(strip(frames, kStripFrame)));
+                         data_uri(strip(frames, kStripFrame, kStripGap)));
   }
   body_ += "</div></div></article>\n";
 }

@@ -20,7 +20,7 @@ nav a{color:var(--accent);text-decoration:none}nav a:hover{text-decoration:under
 section{margin:34px 0}
 h2{font-size:1.3rem;margin:0 0 8px}h3{font-size:1.02rem;margin:0}
 p{margin:0 0 12px;max-width:78ch}
-.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(165px,1fr));gap:12px;margin:16px 0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(45%,190px),1fr));gap:12px;margin:16px 0}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:13px 15px;display:flex;
 flex-direction:column}
 .tile b{font-weight:600;font-size:.86rem;color:var(--soft)}
@@ -46,7 +46,7 @@ svg.plot{width:100%;height:auto;display:block}
 .sheet{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:16px;margin:16px 0}
 .sheet>p{color:var(--soft);font-size:.88rem;margin:2px 0 10px}
 .players{display:flex;flex-wrap:wrap;gap:14px}
-.player{width:168px}.player i{display:block;width:100%;border-radius:8px;image-rendering:pixelated;
+.player{flex:1 1 0;min-width:90px;max-width:250px}.player i{display:block;width:100%;border-radius:8px;image-rendering:pixelated;
 animation:play 3s infinite}.player figcaption{text-align:center}
 @keyframes play{from{background-position:0 0}to{background-position:100% 0}}
 @media (prefers-reduced-motion:reduce){.player i{animation:none}}
@@ -57,7 +57,7 @@ color:var(--soft)}
 .keys .given{color:var(--soft);font-weight:400}
 dl{display:grid;grid-template-columns:minmax(120px,max-content) 1fr;gap:8px 20px;margin:0}
 dt{font-weight:600}dd{margin:0;max-width:80ch}
-@media (max-width:640px){dl{grid-template-columns:1fr;gap:2px}dd{margin-bottom:10px}.player{width:calc(50% - 7px)}}
+@media (max-width:640px){dl{grid-template-columns:1fr;gap:2px}dd{margin-bottom:10px}.players{gap:8px}}
 ul{padding-left:22px;max-width:82ch}li{margin:5px 0}
 details{margin:12px 0}summary{cursor:pointer;color:var(--accent)}
 pre{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px;overflow-x:auto;font-size:.8rem}
