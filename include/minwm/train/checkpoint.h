@@ -1,13 +1,14 @@
 #pragma once
-// Logical checkpoints: `step-000123/` holds state.h5 (every tensor at its full shape, fp32, checksummed) and
-// config.ini; it appears under its name only when complete. Parallel HDF5, collective over the world.
-
-#include <torch/torch.h>
+// Logical checkpoints: `step-000123/` holds state.h5 (every tensor at its full shape, fp32,
+// checksummed) and config.ini; it appears under its name only when complete. Parallel HDF5,
+// collective over the world.
 
 #include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
+
+#include <torch/torch.h>
 
 #include "minwm/comm/communicator.h"
 
@@ -17,11 +18,11 @@ namespace minwm::train {
 struct CheckpointInfo {
   int64_t step = 0;
   uint64_t seed = 0;
-  std::string model;   ///< preset name
-  std::string stage;   ///< "bidirectional", "teacher-forcing", …
-  std::string config;  ///< the resolved INI
-  std::string codec;   ///< path of the codec file relative to the checkpoint ("codec.safetensors")
-  std::string sampler; ///< "euler", "renoise", …
+  std::string model;    ///< preset name
+  std::string stage;    ///< "bidirectional", "teacher-forcing", …
+  std::string config;   ///< the resolved INI
+  std::string codec;    ///< path of the codec file relative to the checkpoint ("codec.safetensors")
+  std::string sampler;  ///< "euler", "renoise", …
   std::vector<double> step_list;  ///< few-step timesteps before the shift
   double shift = 0;
   int64_t chunk_frames = 0;
@@ -32,24 +33,33 @@ struct CheckpointInfo {
 /// Name → tensor groups, e.g. "model/param/blocks.0.ffn.0.weight".
 using TensorMap = std::map<std::string, at::Tensor>;
 
-/// Writes `directory`/step-NNNNNN (collective). Extra files (codec) are copied in. Prunes to `keep` newest.
-std::filesystem::path save_checkpoint(const std::filesystem::path& directory, const CheckpointInfo& info,
-                                      const TensorMap& tensors,
-                                      const std::vector<std::filesystem::path>& extra_files, int64_t keep,
-                                      comm::Communicator& world);
+/// Writes `directory`/step-NNNNNN (collective; every rank passes the same tensors and writes a
+/// share of them) as step-NNNNNN.tmp, which is renamed once it is on the disk. Extra files (codec)
+/// are copied in. Then prunes to the `keep` newest. @throws Error with the reason (e.g. a full
+/// disk); the older checkpoints are untouched then.
+std::filesystem::path save_checkpoint(const std::filesystem::path& directory,
+                                      const CheckpointInfo& info, const TensorMap& tensors,
+                                      const std::vector<std::filesystem::path>& extra_files,
+                                      int64_t keep, comm::Communicator& world);
 
-/// An open checkpoint, read only. @throws Error naming file and dataset on anything torn, missing or altered.
+/// An open checkpoint, read only. @throws Error naming file and dataset on anything torn, missing
+/// or altered.
 class Checkpoint {
  public:
-  /// `path` is a step folder, or a run folder / checkpoints folder (then the latest valid step is taken).
+  /// `path` is a step folder, or a run folder / checkpoints folder (then the latest valid step is
+  /// taken).
   explicit Checkpoint(const std::filesystem::path& path);
   ~Checkpoint();
   const CheckpointInfo& info() const;
   const std::filesystem::path& path() const;
   bool contains(const std::string& name) const;
   std::vector<std::string> names() const;
+  /// @throws Error naming file and dataset: absent, or its checksum is wrong.
   at::Tensor read(const std::string& name) const;
-  /// Strictly loads "model/<kind>/…" (kind "ema" if present and preferred, else "param") into a module.
+  /// Every dataset whose name starts with `prefix`, named by the rest.
+  TensorMap read_group(const std::string& prefix) const;
+  /// Strictly loads "model/<kind>/…" (kind "ema" if present and preferred, else "param") into a
+  /// module.
   void load_model(torch::nn::Module& model, bool prefer_ema = true) const;
 
  private:
@@ -57,7 +67,8 @@ class Checkpoint {
   std::unique_ptr<Impl> impl_;
 };
 
-/// The newest complete step folder below a run folder, or nothing. Torn ones are named in a warning and skipped.
+/// The newest complete step folder below a run folder, or nothing. Torn ones are named in a warning
+/// and skipped.
 std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::path& run);
 
 }  // namespace minwm::train

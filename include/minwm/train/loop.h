@@ -1,0 +1,84 @@
+#pragma once
+// The loop every stage shares: micro-batches → loss → backward → gradients of the global batch →
+// clip → optimizer → EMA → a line of metrics, and now and then an evaluation and a checkpoint.
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <torch/torch.h>
+
+#include "minwm/comm/mesh.h"
+#include "minwm/core/error.h"
+#include "minwm/data/latent_store.h"
+#include "minwm/stages/stage.h"
+#include "minwm/train/checkpoint.h"
+#include "minwm/train/ema.h"
+#include "minwm/train/optimizer.h"
+#include "minwm/train/plan.h"
+#include "minwm/train/signals.h"
+
+namespace minwm::train {
+
+struct CheckpointOptions {
+  int64_t every = 500;             ///< steps; 0 = at the end only
+  int64_t keep = 2;                ///< newest ones
+  void declare(Options& options);  ///< section "checkpoint"
+};
+
+struct RunOptions {
+  TrainOptions train;
+  OptimizerOptions optimizer;
+  EmaOptions ema;
+  CheckpointOptions checkpoint;
+  int64_t eval_every = 0;        ///< steps between evaluations, and one at the end; 0 = none
+  std::filesystem::path output;  ///< gets metrics.jsonl, tensorboard/ and checkpoints/
+  int64_t tokens_per_clip = 0;   ///< for tokens_per_second
+};
+
+/// What is trained, on what.
+struct RunParts {
+  std::shared_ptr<models::Backbone> model;  ///< float32, on its device
+  std::shared_ptr<stages::Stage> stage;
+  std::vector<std::shared_ptr<const data::LatentStore>> stores;
+  /// Numbers for the log, computed with the averaged weights in the model (collective); may be
+  /// empty.
+  std::function<std::map<std::string, double>()> evaluate;
+  CheckpointInfo info;  ///< recorded in checkpoints, with the step filled in
+  std::vector<std::filesystem::path> attached;  ///< files copied into every checkpoint
+};
+
+/// An error that every rank found at the same point: one of them may speak for all.
+class AgreedError : public Error {
+ public:
+  using Error::Error;
+};
+
+class TrainingRun {
+ public:
+  /// Collective over the mesh. @throws Error if the batch does not fit the ranks.
+  TrainingRun(RunOptions options, RunParts parts, const comm::Mesh& mesh);
+  ~TrainingRun();
+
+  /// Continues where a checkpoint of such a run was saved; on the same ranks the outcome is bit for
+  /// bit that of the run that was never interrupted. @throws Error if it is of another model,
+  /// stage, seed or optimizer.
+  void resume(const Checkpoint& checkpoint);
+  int64_t step() const;  ///< steps completed
+  const BatchPlan& plan() const;
+
+  /// Trains to the end (true), or until a signal to any rank (false); either way a checkpoint of
+  /// the last step exists.
+  /// @throws AgreedError (exit code 70) naming the step once loss or gradients are not finite;
+  /// nothing is updated then.
+  bool run(const StopSignals& signals);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace minwm::train

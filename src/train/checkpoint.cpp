@@ -1,0 +1,119 @@
+// Reading checkpoints. Needs no MPI: whoever serves or evaluates a model opens one alone.
+
+#include "minwm/train/checkpoint.h"
+
+#include <spdlog/spdlog.h>
+
+#include "checkpoint_files.h"
+#include "minwm/core/error.h"
+#include "minwm/core/hdf5.h"
+#include "minwm/models/state.h"
+
+namespace minwm::train {
+namespace {
+
+/// `path` itself if it is a step folder, else the newest valid step below it.
+std::filesystem::path find_step(const std::filesystem::path& path) {
+  require(std::filesystem::exists(path), "checkpoint {}: does not exist", path.string());
+  require(std::filesystem::is_directory(path),
+          "checkpoint {}: expected a step folder or a run folder", path.string());
+  if (std::filesystem::exists(path / kStateFile) || step_of(path.filename().string()) >= 0) {
+    return path;
+  }
+  const auto latest = latest_checkpoint(path);
+  require(latest.has_value(),
+          "{}: holds no complete checkpoint (expected checkpoints/step-NNNNNN/{})", path.string(),
+          kStateFile);
+  return *latest;
+}
+
+}  // namespace
+
+struct Checkpoint::Impl {
+  explicit Impl(const std::filesystem::path& step_folder)
+      : path(step_folder), file(step_folder / kStateFile, hdf5::File::Mode::kReadOnly) {
+    const std::string where = file.path().string();
+    require(file.has_attribute("/", "format") && file.read_string("/", "format") == kFormat,
+            "{}: is no checkpoint of minwm train", where);
+    const int64_t version = file.read_integer("/", "version");
+    require(version == kFormatVersion, "{}: checkpoint format {}, expected {}", where, version,
+            kFormatVersion);
+    // Written last: a file without it was not finished.
+    require(file.has_attribute("/", "datasets"), "{}: was not written to its end", where);
+    names = file.datasets();
+    const int64_t expected = file.read_integer("/", "datasets");
+    require(static_cast<int64_t>(names.size()) == expected, "{}: holds {} datasets, expected {}",
+            where, names.size(), expected);
+    info = info_from_json(file.read_string("/", "info"), where);
+  }
+
+  std::filesystem::path path;
+  hdf5::File file;
+  CheckpointInfo info;
+  std::vector<std::string> names;
+};
+
+Checkpoint::Checkpoint(const std::filesystem::path& path)
+    : impl_(std::make_unique<Impl>(find_step(path))) {}
+Checkpoint::~Checkpoint() = default;
+
+const CheckpointInfo& Checkpoint::info() const {
+  return impl_->info;
+}
+const std::filesystem::path& Checkpoint::path() const {
+  return impl_->path;
+}
+bool Checkpoint::contains(const std::string& name) const {
+  return std::binary_search(impl_->names.begin(), impl_->names.end(), name);
+}
+std::vector<std::string> Checkpoint::names() const {
+  return impl_->names;
+}
+
+at::Tensor Checkpoint::read(const std::string& name) const {
+  const std::string where = impl_->file.path().string();
+  require(contains(name), "{}: lacks the dataset '{}'", where, name);
+  at::Tensor tensor = impl_->file.read(name);
+  const auto stored = static_cast<uint64_t>(impl_->file.read_integer(name, "sum64"));
+  require(checksum(tensor) == stored, "{}: dataset '{}' is damaged (its checksum is wrong)", where,
+          name);
+  return tensor;
+}
+
+TensorMap Checkpoint::read_group(const std::string& prefix) const {
+  TensorMap tensors;
+  for (const auto& name : impl_->names) {
+    if (name.starts_with(prefix)) {
+      tensors[name.substr(prefix.size())] = read(name);
+    }
+  }
+  return tensors;
+}
+
+void Checkpoint::load_model(torch::nn::Module& model, bool prefer_ema) const {
+  TensorMap tensors;
+  if (prefer_ema) {
+    tensors = read_group("model/ema/");
+  }
+  if (tensors.empty()) {
+    tensors = read_group("model/param/");
+  }
+  models::load_state(model, tensors, impl_->file.path().string());
+}
+
+std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::path& run) {
+  for (const auto& directory : {run / "checkpoints", run}) {
+    auto folders = step_folders(directory);
+    for (auto folder = folders.rbegin(); folder != folders.rend(); ++folder) {
+      try {
+        Checkpoint opened(*folder);
+        return *folder;
+      } catch (const Error& error) {
+        spdlog::warn("skipping an incomplete checkpoint: {}", error.what());
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace minwm::train

@@ -1,0 +1,101 @@
+#include "checkpoint_files.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include <ATen/ATen.h>
+#include <nlohmann/json.hpp>
+
+#include "minwm/core/error.h"
+#include "minwm/core/random.h"
+
+namespace minwm::train {
+
+std::string step_name(int64_t step) {
+  return fmt::format("step-{:06}", step);
+}
+
+int64_t step_of(const std::string& name) {
+  constexpr std::string_view kPrefix = "step-";
+  if (!name.starts_with(kPrefix)) {
+    return -1;
+  }
+  int64_t step = -1;
+  const char* const end = name.data() + name.size();
+  const auto parsed = std::from_chars(name.data() + kPrefix.size(), end, step);
+  return parsed.ec == std::errc() && parsed.ptr == end ? step : -1;
+}
+
+std::vector<std::filesystem::path> step_folders(const std::filesystem::path& directory) {
+  std::vector<std::filesystem::path> folders;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, ignored)) {
+    if (entry.is_directory() && step_of(entry.path().filename().string()) >= 0) {
+      folders.push_back(entry.path());
+    }
+  }
+  std::sort(folders.begin(), folders.end(), [](const auto& a, const auto& b) {
+    return step_of(a.filename().string()) < step_of(b.filename().string());
+  });
+  return folders;
+}
+
+uint64_t checksum(const at::Tensor& tensor) {
+  const at::Tensor plain = tensor.detach().to(at::kCPU).contiguous();
+  TORCH_INTERNAL_ASSERT(plain.nbytes() % sizeof(uint32_t) == 0, "checksums are over 32-bit words");
+  const auto* words = static_cast<const uint32_t*>(plain.const_data_ptr());
+  const uint64_t count = plain.nbytes() / sizeof(uint32_t);
+  uint64_t sum = 0;
+  for (uint64_t i = 0; i < count; ++i) {
+    sum += mix64((i << 32) | words[i]);
+  }
+  return sum;
+}
+
+std::string info_to_json(const CheckpointInfo& info) {
+  const nlohmann::ordered_json json = {
+      {"step", info.step},
+      {"seed", info.seed},
+      {"model", info.model},
+      {"stage", info.stage},
+      {"config", info.config},
+      {"codec", info.codec},
+      {"sampler", info.sampler},
+      {"step_list", info.step_list},
+      {"shift", info.shift},
+      {"chunk_frames", info.chunk_frames},
+      {"latent_height", info.latent_height},
+      {"latent_width", info.latent_width},
+      {"latent_frames", info.latent_frames},
+      {"fx", info.fx},
+      {"fy", info.fy},
+  };
+  return json.dump();
+}
+
+CheckpointInfo info_from_json(const std::string& text, const std::string& where) {
+  try {
+    const auto json = nlohmann::json::parse(text);
+    CheckpointInfo info;
+    json.at("step").get_to(info.step);
+    json.at("seed").get_to(info.seed);
+    json.at("model").get_to(info.model);
+    json.at("stage").get_to(info.stage);
+    json.at("config").get_to(info.config);
+    json.at("codec").get_to(info.codec);
+    json.at("sampler").get_to(info.sampler);
+    json.at("step_list").get_to(info.step_list);
+    json.at("shift").get_to(info.shift);
+    json.at("chunk_frames").get_to(info.chunk_frames);
+    json.at("latent_height").get_to(info.latent_height);
+    json.at("latent_width").get_to(info.latent_width);
+    json.at("latent_frames").get_to(info.latent_frames);
+    json.at("fx").get_to(info.fx);
+    json.at("fy").get_to(info.fy);
+    return info;
+  } catch (const nlohmann::json::exception& error) {
+    fail("{}: attribute 'info' is damaged: {}", where, error.what());
+  }
+}
+
+}  // namespace minwm::train

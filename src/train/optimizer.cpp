@@ -1,0 +1,150 @@
+#include "minwm/train/optimizer.h"
+
+#include <numbers>
+
+#include <ATen/cpu/Utils.h>
+
+#include "minwm/core/error.h"
+#include "minwm/core/options.h"
+
+namespace minwm::train {
+namespace {
+
+constexpr double kA = 3.4445, kB = -4.7750, kC = 2.0315;  // Muon's quintic
+constexpr double kNormEps = 1e-7;
+constexpr int kNewtonSchulzSteps = 5;
+
+}  // namespace
+
+void OptimizerOptions::declare(Options& options) {
+  options.add_choice("optimizer.name", &name, {"adamw", "muon"}, "optimizer");
+  options.add("optimizer.lr", &lr, "learning rate");
+  options.add("optimizer.beta1", &beta1, "decay of the first moment (vectors only under muon)");
+  options.add("optimizer.beta2", &beta2, "decay of the second moment");
+  options.add("optimizer.eps", &eps, "added to the root of the second moment");
+  options.add("optimizer.weight_decay", &weight_decay, "decoupled weight decay");
+  options.add("optimizer.clip", &clip, "largest global gradient norm");
+  options.add("optimizer.skip_norm", &skip_norm,
+              "a step whose gradient norm reaches this is not applied; 0 = off");
+  options.add("optimizer.muon_momentum", &muon_momentum, "momentum of matrices");
+  options.add("optimizer.muon_bf16", &muon_bf16, "round as the reference does in Newton-Schulz");
+  options.add("optimizer.muon_min_side", &muon_min_side, "smaller matrices are left to AdamW");
+  options.add("optimizer.muon_one_dim_rule", &muon_one_dim_rule,
+              "the reference's rule for vectors instead of AdamW");
+  options.add_choice("optimizer.schedule", &schedule, {"constant", "linear", "cosine"},
+                     "learning rate after warm-up");
+  options.add("optimizer.warmup", &warmup, "steps of linear warm-up");
+  options.add("optimizer.decay_fraction", &decay_fraction,
+              "share of the run over which a constant rate falls at the end");
+  options.add("optimizer.final_ratio", &final_ratio, "the rate ends at this share of lr");
+}
+
+double learning_rate(const OptimizerOptions& o, int64_t step, int64_t steps) {
+  if (step < o.warmup) {
+    return o.lr * static_cast<double>(step + 1) / static_cast<double>(o.warmup);
+  }
+  const double span = static_cast<double>(std::max<int64_t>(steps - o.warmup, 1));
+  const double progress = std::min(1.0, static_cast<double>(step - o.warmup) / span);
+  if (o.schedule == "linear") {
+    return o.lr * (1 - progress * (1 - o.final_ratio));
+  }
+  if (o.schedule == "cosine") {
+    return o.lr * (o.final_ratio +
+                   (1 - o.final_ratio) * 0.5 * (1 + std::cos(std::numbers::pi * progress)));
+  }
+  const double decay_from = static_cast<double>(steps) * (1 - o.decay_fraction);
+  if (o.decay_fraction > 0 && static_cast<double>(step) > decay_from) {
+    const double done =
+        (static_cast<double>(step) - decay_from) / (static_cast<double>(steps) * o.decay_fraction);
+    return o.lr * (1 - std::min(1.0, done) * (1 - o.final_ratio));
+  }
+  return o.lr;
+}
+
+namespace {
+
+std::vector<at::Tensor> gradients_of(const NamedParameters& parameters) {
+  std::vector<at::Tensor> gradients;
+  for (const auto& [name, p] : parameters) {
+    if (p.grad().defined()) {
+      gradients.push_back(p.grad());
+    }
+  }
+  return gradients;
+}
+
+/// The reference's bfloat16 products on a CPU without them: float32 products of rounded inputs,
+/// rounded.
+at::Tensor newton_schulz_float(at::Tensor x, bool rounded) {
+  auto r = [rounded](const at::Tensor& t) {
+    return rounded ? t.to(at::kBFloat16).to(at::kFloat) : t;
+  };
+  x = r(x);
+  x = r(x / r(r(x.square().sum({1, 2}, true).sqrt()) + kNormEps));
+  for (int step = 0; step < kNewtonSchulzSteps; ++step) {
+    const at::Tensor a = r(at::bmm(x, x.transpose(1, 2)));
+    const at::Tensor b = r(r(kB * a) + r(at::bmm(r(kC * a), a)));
+    x = r(r(kA * x) + r(at::bmm(b, x)));
+  }
+  return x;
+}
+
+/// The same rounding points, as every operation on bfloat16 tensors rounds its result once.
+at::Tensor newton_schulz_bfloat16(at::Tensor x) {
+  x = x.to(at::kBFloat16);
+  const at::Tensor norm = x.to(at::kFloat).square_().sum({1, 2}, true).sqrt_().to(at::kBFloat16);
+  x.div_(norm.add_(kNormEps));
+  const int64_t rows = x.size(1);
+  at::Tensor a = at::empty({x.size(0), rows, rows}, x.options()), b = at::empty_like(a),
+             scaled = at::empty_like(a);
+  at::Tensor product = at::empty_like(x);
+  for (int step = 0; step < kNewtonSchulzSteps; ++step) {
+    at::bmm_out(a, x, x.transpose(1, 2));
+    scaled.copy_(a).mul_(kC);
+    at::bmm_out(b, scaled, a);
+    b.add_(a.mul_(kB));
+    at::bmm_out(product, b, x);
+    x.mul_(kA).add_(product);
+  }
+  return x.to(at::kFloat);
+}
+
+}  // namespace
+
+at::Tensor gradient_norm(const NamedParameters& parameters) {
+  const auto gradients = gradients_of(parameters);
+  if (gradients.empty()) {
+    return at::zeros({}, at::kDouble);
+  }
+  return at::stack(at::_foreach_norm(gradients)).to(at::kDouble).norm();
+}
+
+void scale_gradients(const NamedParameters& parameters, double norm, double max_norm) {
+  const double factor = max_norm / (norm + 1e-6);
+  if (factor < 1) {
+    at::_foreach_mul_(gradients_of(parameters), factor);
+  }
+}
+
+bool has_native_bfloat16() {
+  static const bool native = [] {
+    const auto capabilities = at::cpu::get_cpu_capabilities();
+    auto has = [&](const char* name) {
+      const auto found = capabilities.find(name);
+      return found != capabilities.end() && found->second.isBool() && found->second.toBool();
+    };
+    return has("avx512_bf16") || has("amx_bf16");
+  }();
+  return native;
+}
+
+at::Tensor newton_schulz(const at::Tensor& matrices, bool bf16) {
+  at::NoGradGuard no_grad;
+  const bool transpose = matrices.size(1) > matrices.size(2);
+  at::Tensor x = transpose ? matrices.transpose(1, 2).contiguous() : matrices;
+  const bool native = bf16 && (!x.is_cpu() || has_native_bfloat16());
+  x = native ? newton_schulz_bfloat16(x) : newton_schulz_float(x, bf16);
+  return transpose ? x.transpose(1, 2) : x;
+}
+
+}  // namespace minwm::train
