@@ -6,8 +6,12 @@
 
 namespace minwm::diffusion {
 
-double shift_sigma(double u, double shift) { return shift * u / (1 + (shift - 1) * u); }
-at::Tensor shift_sigma(const at::Tensor& u, double shift) { return shift * u / (1 + (shift - 1) * u); }
+double shift_sigma(double u, double shift) {
+  return shift * u / (1 + (shift - 1) * u);
+}
+at::Tensor shift_sigma(const at::Tensor& u, double shift) {
+  return shift * u / (1 + (shift - 1) * u);
+}
 
 at::Tensor per_frame(const at::Tensor& sigma, const at::Tensor& like) {
   auto shape = sigma.sizes().vec();
@@ -42,9 +46,11 @@ std::vector<double> few_step_sigmas(const std::vector<double>& timesteps, double
   return sigmas;
 }
 
-FlowMatchTable::FlowMatchTable(const Options& o) : reversed_(o.inverse_timesteps || o.reverse_sigmas) {
+FlowMatchTable::FlowMatchTable(const Options& o)
+    : reversed_(o.inverse_timesteps || o.reverse_sigmas) {
   const double start = o.sigma_min + (o.sigma_max - o.sigma_min) * o.strength;
-  at::Tensor u = at::linspace(start, o.sigma_min, o.extra_one_step ? o.steps + 1 : o.steps, at::kFloat);
+  at::Tensor u =
+      at::linspace(start, o.sigma_min, o.extra_one_step ? o.steps + 1 : o.steps, at::kFloat);
   u = u.narrow(0, 0, o.steps);
   if (o.inverse_timesteps) {
     u = u.flip(0);
@@ -73,30 +79,37 @@ at::Tensor FlowMatchTable::weight(const at::Tensor& timestep) const {
   return weights_.to(timestep.device()).take(nearest(timestep));
 }
 
-at::Tensor FlowMatchTable::sigma_like(const at::Tensor& timestep, const at::Tensor& x, at::ScalarType type) const {
+at::Tensor FlowMatchTable::sigma_like(const at::Tensor& timestep, const at::Tensor& x,
+                                      at::ScalarType type) const {
   return per_frame(sigma(timestep).to(type), x);
 }
 
-at::Tensor FlowMatchTable::euler_step(const at::Tensor& flow, const at::Tensor& timestep, const at::Tensor& x,
-                                      bool to_final) const {
+at::Tensor FlowMatchTable::euler_step(const at::Tensor& flow, const at::Tensor& timestep,
+                                      const at::Tensor& x, bool to_final) const {
   const at::Tensor index = nearest(timestep);
   const int64_t last = sigmas_.size(0) - 1;
   const bool final_step = to_final || (index >= last).any().item<bool>();
   const at::Tensor table = sigmas_.to(x.device());
   const at::Tensor now = table.take(index);
-  const at::Tensor next = final_step ? at::full_like(now, reversed_ ? 1 : 0) : table.take(index + 1);
+  const at::Tensor next =
+      final_step ? at::full_like(now, reversed_ ? 1 : 0) : table.take(index + 1);
   return x + flow * per_frame(next - now, x).to(x.scalar_type());
 }
 
-at::Tensor FlowMatchTable::x0_from_flow(const at::Tensor& flow, const at::Tensor& x, const at::Tensor& timestep) const {
-  return (x.to(at::kDouble) - sigma_like(timestep, x, at::kDouble) * flow.to(at::kDouble)).to(x.scalar_type());
+at::Tensor FlowMatchTable::x0_from_flow(const at::Tensor& flow, const at::Tensor& x,
+                                        const at::Tensor& timestep) const {
+  return (x.to(at::kDouble) - sigma_like(timestep, x, at::kDouble) * flow.to(at::kDouble))
+      .to(x.scalar_type());
 }
 
-at::Tensor FlowMatchTable::flow_from_x0(const at::Tensor& x0, const at::Tensor& x, const at::Tensor& timestep) const {
-  return ((x.to(at::kDouble) - x0.to(at::kDouble)) / sigma_like(timestep, x, at::kDouble)).to(x.scalar_type());
+at::Tensor FlowMatchTable::flow_from_x0(const at::Tensor& x0, const at::Tensor& x,
+                                        const at::Tensor& timestep) const {
+  return ((x.to(at::kDouble) - x0.to(at::kDouble)) / sigma_like(timestep, x, at::kDouble))
+      .to(x.scalar_type());
 }
 
-at::Tensor FlowMatchTable::add_noise(const at::Tensor& x0, const at::Tensor& noise, const at::Tensor& timestep) const {
+at::Tensor FlowMatchTable::add_noise(const at::Tensor& x0, const at::Tensor& noise,
+                                     const at::Tensor& timestep) const {
   const at::Tensor s = sigma_like(timestep, x0, at::kFloat);
   return ((1 - s) * x0 + s * noise).to(noise.scalar_type());
 }

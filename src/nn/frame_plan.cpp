@@ -21,21 +21,31 @@ FramePlan bidirectional_plan(int64_t frames) {
   return {{{{0, frames}, {{0, frames}}}}, count_up(frames)};
 }
 
-FramePlan teacher_forcing_plan(int64_t frames, int64_t chunk_frames) {
+FramePlan teacher_forcing_plan(int64_t frames, int64_t chunk_frames, bool last_clean) {
   require(chunk_frames > 0 && frames % chunk_frames == 0,
           "teacher forcing: {} latent frames are not a multiple of the chunk of {}", frames,
           chunk_frames);
+  const int64_t clean = last_clean ? frames : frames - chunk_frames;
   FramePlan plan;
-  plan.positions = count_up(frames);
-  plan.positions.insert(plan.positions.end(), plan.positions.begin(),
-                        plan.positions.begin() + frames);
-  for (int64_t first = 0; first < frames; first += chunk_frames) {
+  plan.positions = count_up(clean);
+  const auto noisy = count_up(frames);
+  plan.positions.insert(plan.positions.end(), noisy.begin(), noisy.end());
+  for (int64_t first = 0; first < clean; first += chunk_frames) {
     plan.chunks.push_back({{first, first + chunk_frames}, {{0, first + chunk_frames}}});
   }
   for (int64_t first = 0; first < frames; first += chunk_frames) {
-    const FrameRange own{frames + first, frames + first + chunk_frames};
+    const FrameRange own{clean + first, clean + first + chunk_frames};
     plan.chunks.push_back({own, first == 0 ? std::vector<FrameRange>{own}
                                            : std::vector<FrameRange>{{0, first}, own}});
+  }
+  return plan;
+}
+
+FramePlan queries_from(FramePlan plan, int64_t first) {
+  std::erase_if(plan.chunks, [&](const Chunk& chunk) { return chunk.frames.begin < first; });
+  for (auto& chunk : plan.chunks) {
+    chunk.frames.begin -= first;
+    chunk.frames.end -= first;
   }
   return plan;
 }

@@ -9,13 +9,14 @@ namespace minwm::stages {
 namespace {
 
 RandomKey key_of(const StepAddress& address, std::string_view purpose, int64_t sample) {
-  return {address.seed, purpose, static_cast<uint64_t>(address.step), static_cast<uint64_t>(sample), 0};
+  return {address.seed, purpose, static_cast<uint64_t>(address.step), static_cast<uint64_t>(sample),
+          0};
 }
 
 }  // namespace
 
-at::Tensor sample_noise(const at::Tensor& latents, const data::Batch& batch, const StepAddress& address,
-                        std::string_view purpose) {
+at::Tensor sample_noise(const at::Tensor& latents, const data::Batch& batch,
+                        const StepAddress& address, std::string_view purpose) {
   std::vector<at::Tensor> rows;
   for (const int64_t sample : batch.global_samples) {
     rows.push_back(random_normal(latents.sizes().slice(1), key_of(address, purpose, sample)));
@@ -49,7 +50,8 @@ at::Tensor density_sample(Density density, const at::Tensor& u, const at::Tensor
     case Density::kUniform:
       return u;
     case Density::kLogitNormal: {
-      const at::Tensor normal = at::sqrt(-2 * at::log(1 - u)) * at::cos(2 * std::numbers::pi * extra);
+      const at::Tensor normal =
+          at::sqrt(-2 * at::log(1 - u)) * at::cos(2 * std::numbers::pi * extra);
       return at::sigmoid(normal);
     }
     case Density::kMode:

@@ -7,8 +7,8 @@
 namespace minwm::stream {
 namespace {
 
-at::Tensor stream_clip(const std::shared_ptr<models::Backbone>& model, const GenerateRequest& request,
-                       const at::Tensor& poses) {
+at::Tensor stream_clip(const std::shared_ptr<models::Backbone>& model,
+                       const GenerateRequest& request, const at::Tensor& poses) {
   const int64_t chunk = request.stream.chunk_frames, frames = poses.size(1);
   WorldStream stream(model, nullptr, request.stream);
   const at::Tensor& given = request.given_latents;
@@ -16,10 +16,12 @@ at::Tensor stream_clip(const std::shared_ptr<models::Backbone>& model, const Gen
   stream.begin(request.text, inside_chunk ? given : at::Tensor(), request.height, request.width);
   std::vector<at::Tensor> chunks;
   if (given.defined() && !inside_chunk) {
-    require(given.size(1) % chunk == 0, "generate: {} given latents: streaming takes 1 or a multiple of the chunk ({})",
+    require(given.size(1) % chunk == 0,
+            "generate: {} given latents: streaming takes 1 or a multiple of the chunk ({})",
             given.size(1), chunk);
     for (int64_t first = 0; first < given.size(1); first += chunk) {
-      chunks.push_back(stream.accept(given.narrow(1, first, chunk), poses.narrow(1, first, chunk)).latents);
+      chunks.push_back(
+          stream.accept(given.narrow(1, first, chunk), poses.narrow(1, first, chunk)).latents);
     }
   }
   while (stream.frames() < frames) {
@@ -29,8 +31,8 @@ at::Tensor stream_clip(const std::shared_ptr<models::Backbone>& model, const Gen
   return at::cat(chunks, 1);
 }
 
-at::Tensor bidirectional_clip(const std::shared_ptr<models::Backbone>& model, const GenerateRequest& request,
-                              const at::Tensor& poses) {
+at::Tensor bidirectional_clip(const std::shared_ptr<models::Backbone>& model,
+                              const GenerateRequest& request, const at::Tensor& poses) {
   const auto& options = request.stream;
   const int64_t batch = request.text.size(0), frames = poses.size(1);
   const at::Device device = model->parameters().front().device();
@@ -60,8 +62,9 @@ at::Tensor bidirectional_clip(const std::shared_ptr<models::Backbone>& model, co
     if (options.solver == Solver::kEuler) {
       latents = latents + flow * (next - sigma);
     } else {
-      const at::Tensor noise = clip_noise(options.seed, "bidirectional.noise", 0, static_cast<int64_t>(step) + 1, batch,
-                                          {frames, model->latent_channels(), request.height, request.width});
+      const at::Tensor noise =
+          clip_noise(options.seed, "bidirectional.noise", 0, static_cast<int64_t>(step) + 1, batch,
+                     {frames, model->latent_channels(), request.height, request.width});
       latents = (latents - sigma * flow) * (1 - next) + noise.to(device) * next;
     }
   }
@@ -73,14 +76,16 @@ at::Tensor bidirectional_clip(const std::shared_ptr<models::Backbone>& model, co
 
 }  // namespace
 
-at::Tensor generate_latents(const std::shared_ptr<models::Backbone>& model, const GenerateRequest& request) {
+at::Tensor generate_latents(const std::shared_ptr<models::Backbone>& model,
+                            const GenerateRequest& request) {
   at::NoGradGuard no_grad;
   require(request.text.dim() == 3, "generate: text must be [B, L, {}]", model->text_dim());
   at::Tensor poses = request.camera_to_world;
   if (poses.dim() == 3) {
     poses = poses.unsqueeze(0).expand({request.text.size(0), -1, -1, -1});
   }
-  return request.mode == Mode::kStream ? stream_clip(model, request, poses) : bidirectional_clip(model, request, poses);
+  return request.mode == Mode::kStream ? stream_clip(model, request, poses)
+                                       : bidirectional_clip(model, request, poses);
 }
 
 }  // namespace minwm::stream

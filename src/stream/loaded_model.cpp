@@ -39,8 +39,9 @@ LoadedModel open_model(const std::filesystem::path& path, const SamplerOverrides
     require(overrides.mode == "stream" || overrides.mode == "bidirectional",
             "--mode {}: expected stream or bidirectional", overrides.mode);
     require(bidirectional == (overrides.mode == "bidirectional"),
-            "{}: a checkpoint of stage '{}' cannot run with --mode {}: use --mode {}", checkpoint.path().string(),
-            info.stage, overrides.mode, bidirectional ? "bidirectional" : "stream");
+            "{}: a checkpoint of stage '{}' cannot run with --mode {}: use --mode {}",
+            checkpoint.path().string(), info.stage, overrides.mode,
+            bidirectional ? "bidirectional" : "stream");
   }
   loaded.model = models::make_backbone(info.model, info.seed);
   checkpoint.load_model(*loaded.model);
@@ -55,7 +56,8 @@ LoadedModel open_model(const std::filesystem::path& path, const SamplerOverrides
   const std::string recorded = info.sampler.empty() ? "euler" : info.sampler;
   // Renoising is for the recorded few-step list; any other number of steps follows the flow.
   const bool few = !info.step_list.empty() && stream.sigmas.size() == info.step_list.size();
-  stream.solver = parse_solver(!overrides.solver.empty() ? overrides.solver : (few ? recorded : "euler"));
+  stream.solver =
+      parse_solver(!overrides.solver.empty() ? overrides.solver : (few ? recorded : "euler"));
   stream.guidance_scale = overrides.guidance;
   stream.chunk_frames = info.chunk_frames > 0 ? info.chunk_frames : 4;
   stream.window_frames = std::max(info.latent_frames, stream.chunk_frames);

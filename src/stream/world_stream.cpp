@@ -18,8 +18,8 @@ struct WorldStream::Impl {
 
   bool guided() const { return options.guidance_scale != 1; }
 
-  models::StreamInput input(const at::Tensor& latents, const at::Tensor& timestep, const camera::Cameras& cameras,
-                            bool commit) const {
+  models::StreamInput input(const at::Tensor& latents, const at::Tensor& timestep,
+                            const camera::Cameras& cameras, bool commit) const {
     models::StreamInput in;
     in.latents = latents;
     in.timestep = timestep;
@@ -29,7 +29,8 @@ struct WorldStream::Impl {
     return in;
   }
 
-  at::Tensor flow(const at::Tensor& latents, const at::Tensor& timestep, const camera::Cameras& cameras) {
+  at::Tensor flow(const at::Tensor& latents, const at::Tensor& timestep,
+                  const camera::Cameras& cameras) {
     auto in = input(latents, timestep, cameras, false);
     at::Tensor conditional = model->stream(in, *cache);
     if (!guided()) {
@@ -41,7 +42,8 @@ struct WorldStream::Impl {
   }
 
   void commit(const at::Tensor& latents, const camera::Cameras& cameras) {
-    auto in = input(latents, at::zeros({latents.size(0), latents.size(1)}, latents.options()), cameras, true);
+    auto in = input(latents, at::zeros({latents.size(0), latents.size(1)}, latents.options()),
+                    cameras, true);
     model->stream(in, *cache);
     if (guided()) {
       in.conditions.text = at::zeros_like(text);
@@ -49,7 +51,8 @@ struct WorldStream::Impl {
     }
   }
 
-  /// Walks one chunk down the noise levels. `given` [B, 1, …] replaces the first frame (t = 0) or is undefined.
+  /// Walks one chunk down the noise levels. `given` [B, 1, …] replaces the first frame (t = 0) or
+  /// is undefined.
   at::Tensor denoise(int64_t n, const camera::Cameras& cameras, const at::Tensor& given) {
     const int64_t batch = text.size(0);
     auto noise = [&](int64_t step) {
@@ -99,20 +102,22 @@ struct WorldStream::Impl {
   camera::Cameras cameras(const at::Tensor& camera_to_world) const {
     require(text.defined(), "world stream: begin() comes before the first chunk");
     require(camera_to_world.dim() == 3 || camera_to_world.dim() == 4,
-            "world stream: poses must be [n, 4, 4] or [B, n, 4, 4], got {} dimensions", camera_to_world.dim());
+            "world stream: poses must be [n, 4, 4] or [B, n, 4, 4], got {} dimensions",
+            camera_to_world.dim());
     return stream_cameras(camera_to_world, text.size(0), options.fx, options.fy, device);
   }
 };
 
-WorldStream::WorldStream(std::shared_ptr<models::Backbone> model, std::shared_ptr<models::Codec> codec,
-                         const StreamOptions& options)
+WorldStream::WorldStream(std::shared_ptr<models::Backbone> model,
+                         std::shared_ptr<models::Codec> codec, const StreamOptions& options)
     : impl_(std::make_unique<Impl>()) {
   require(!options.sigmas.empty(), "world stream: at least one noise level is needed");
-  require(options.fx > 0 && options.fy > 0, "world stream: normalised focal lengths must be positive, got {} {}",
-          options.fx, options.fy);
+  require(options.fx > 0 && options.fy > 0,
+          "world stream: normalised focal lengths must be positive, got {} {}", options.fx,
+          options.fy);
   require(options.window_frames >= options.chunk_frames + options.sink_frames,
-          "world stream: a window of {} frames does not hold a chunk of {} and {} sink frames", options.window_frames,
-          options.chunk_frames, options.sink_frames);
+          "world stream: a window of {} frames does not hold a chunk of {} and {} sink frames",
+          options.window_frames, options.chunk_frames, options.sink_frames);
   impl_->model = std::move(model);
   impl_->codec = std::move(codec);
   impl_->options = options;
@@ -121,9 +126,11 @@ WorldStream::WorldStream(std::shared_ptr<models::Backbone> model, std::shared_pt
 
 WorldStream::~WorldStream() = default;
 
-void WorldStream::begin(const at::Tensor& text, const at::Tensor& first_latent, int64_t height, int64_t width) {
+void WorldStream::begin(const at::Tensor& text, const at::Tensor& first_latent, int64_t height,
+                        int64_t width) {
   auto& s = *impl_;
-  require(text.dim() == 3, "world stream: text must be [B, L, {}], got {} dimensions", s.model->text_dim(), text.dim());
+  require(text.dim() == 3, "world stream: text must be [B, L, {}], got {} dimensions",
+          s.model->text_dim(), text.dim());
   s.text = text.to(s.device, at::kFloat);
   s.first_latent = first_latent.defined() ? first_latent.to(s.device, at::kFloat) : first_latent;
   s.height = height;
@@ -147,16 +154,20 @@ WorldStream::Chunk WorldStream::next(const at::Tensor& camera_to_world) {
   return s.finish(s.denoise(cameras.world_to_camera.size(1), cameras, given), cameras);
 }
 
-WorldStream::Chunk WorldStream::accept(const at::Tensor& latents, const at::Tensor& camera_to_world) {
+WorldStream::Chunk WorldStream::accept(const at::Tensor& latents,
+                                       const at::Tensor& camera_to_world) {
   at::NoGradGuard no_grad;
   auto& s = *impl_;
   const camera::Cameras cameras = s.cameras(camera_to_world);
-  require(latents.size(1) == cameras.world_to_camera.size(1), "world stream: {} given latents but {} poses",
-          latents.size(1), cameras.world_to_camera.size(1));
+  require(latents.size(1) == cameras.world_to_camera.size(1),
+          "world stream: {} given latents but {} poses", latents.size(1),
+          cameras.world_to_camera.size(1));
   return s.finish(latents.to(s.device, at::kFloat), cameras);
 }
 
-int64_t WorldStream::frames() const { return impl_->frames; }
+int64_t WorldStream::frames() const {
+  return impl_->frames;
+}
 
 Solver parse_solver(const std::string& name) {
   if (name == "renoise") {

@@ -34,6 +34,20 @@ TEST(Attention, FollowsEveryPlan) {
   expect_plan_equals_mask(block_causal_plan(7, 2, 4, true));
 }
 
+TEST(Attention, LeavingOutTheLastCleanChunkChangesNoNoisyFrame) {
+  const at::Tensor whole = random_normal({1, 12 * kTokens, 2, 8}, {1, "x"});
+  const at::Tensor cut =
+      at::cat({whole.narrow(1, 0, 4 * kTokens), whole.narrow(1, 6 * kTokens, 6 * kTokens)}, 1);
+  const at::Tensor with = attend(whole, whole, whole, teacher_forcing_plan(6, 2), kTokens);
+  const auto plan = teacher_forcing_plan(6, 2, false);
+  EXPECT_EQ(plan.positions, (std::vector<int64_t>{0, 1, 2, 3, 0, 1, 2, 3, 4, 5}));
+  const at::Tensor noisy = with.narrow(1, 6 * kTokens, 6 * kTokens);
+  EXPECT_TRUE(
+      at::equal(attend(cut, cut, cut, plan, kTokens).narrow(1, 4 * kTokens, 6 * kTokens), noisy));
+  const at::Tensor queries = cut.narrow(1, 4 * kTokens, 6 * kTokens);
+  EXPECT_TRUE(at::equal(attend(queries, cut, cut, queries_from(plan, 4), kTokens), noisy));
+}
+
 TEST(Attention, TeacherForcingRefusesAPartialChunk) {
   EXPECT_THROW(teacher_forcing_plan(5, 2), Error);
 }

@@ -33,7 +33,8 @@ class WorldStreamTest : public ::testing::Test {
   static at::Tensor poses(const std::string& pose_string) {
     return camera::integrate(camera::parse_pose_string(pose_string));
   }
-  at::Tensor clip(const std::string& pose_string, const at::Tensor& given, int64_t batch = 1) const {
+  at::Tensor clip(const std::string& pose_string, const at::Tensor& given,
+                  int64_t batch = 1) const {
     GenerateRequest request;
     request.text = text(batch);
     request.given_latents = given;
@@ -70,7 +71,8 @@ TEST_F(WorldStreamTest, GivenFirstFrameIsKept) {
 
 TEST_F(WorldStreamTest, GivenChunkIsCommittedAsIs) {
   const auto whole = clip("w*7", {});
-  EXPECT_TRUE(at::allclose(clip("w*7", whole.narrow(1, 0, 4)).narrow(1, 0, 4), whole.narrow(1, 0, 4)));
+  EXPECT_TRUE(
+      at::allclose(clip("w*7", whole.narrow(1, 0, 4)).narrow(1, 0, 4), whole.narrow(1, 0, 4)));
 }
 
 TEST_F(WorldStreamTest, ClipsSideBySideDoNotSeeEachOther) {

@@ -1,9 +1,10 @@
 #pragma once
-// Flow matching: x_sigma = (1 - sigma) x0 + sigma e, the model predicts v = e - x0, timestep t = 1000 sigma.
-
-#include <ATen/core/Tensor.h>
+// Flow matching: x_sigma = (1 - sigma) x0 + sigma e, the model predicts v = e - x0, timestep t =
+// 1000 sigma.
 
 #include <vector>
+
+#include <ATen/core/Tensor.h>
 
 namespace minwm::diffusion {
 
@@ -25,8 +26,8 @@ std::vector<double> sampling_sigmas(int64_t steps, double shift);
 /// 1, .9375, .8333, .625 (the final 0 is not part of it).
 std::vector<double> few_step_sigmas(const std::vector<double>& timesteps, double shift);
 
-/// Wan's flow-match scheduler: a table of sigmas, and the rule that every operation looks its timestep up as the nearest
-/// entry (first on ties). Spec stages 2.1.
+/// Wan's flow-match scheduler: a table of sigmas, and the rule that every operation looks its
+/// timestep up as the nearest entry (first on ties). Spec stages 2.1.
 class FlowMatchTable {
  public:
   struct Options {
@@ -45,13 +46,18 @@ class FlowMatchTable {
   at::Tensor nearest(const at::Tensor& timestep) const;
   at::Tensor sigma(const at::Tensor& timestep) const;
   at::Tensor weight(const at::Tensor& timestep) const;
-  /// x + v (sigma_next - sigma) at each timestep's entry; if any is the last one (or to_final) the next sigma is 0 for all
-  /// (1 for inverse or reversed tables). timestep [n]; x, v [n, ...].
-  at::Tensor euler_step(const at::Tensor& flow, const at::Tensor& timestep, const at::Tensor& x, bool to_final) const;
-  /// x0 = x - sigma v and back, in float64, cast to the type of x. timestep has the leading axes of x.
-  at::Tensor x0_from_flow(const at::Tensor& flow, const at::Tensor& x, const at::Tensor& timestep) const;
-  at::Tensor flow_from_x0(const at::Tensor& x0, const at::Tensor& x, const at::Tensor& timestep) const;
-  at::Tensor add_noise(const at::Tensor& x0, const at::Tensor& noise, const at::Tensor& timestep) const;
+  /// x + v (sigma_next - sigma) at each timestep's entry; if any is the last one (or to_final) the
+  /// next sigma is 0 for all (1 for inverse or reversed tables). timestep [n]; x, v [n, ...].
+  at::Tensor euler_step(const at::Tensor& flow, const at::Tensor& timestep, const at::Tensor& x,
+                        bool to_final) const;
+  /// x0 = x - sigma v and back, in float64, cast to the type of x. timestep has the leading axes of
+  /// x.
+  at::Tensor x0_from_flow(const at::Tensor& flow, const at::Tensor& x,
+                          const at::Tensor& timestep) const;
+  at::Tensor flow_from_x0(const at::Tensor& x0, const at::Tensor& x,
+                          const at::Tensor& timestep) const;
+  at::Tensor add_noise(const at::Tensor& x0, const at::Tensor& noise,
+                       const at::Tensor& timestep) const;
   /// Requested steps d → entry (1000 - d) of [t_0 … t_999, 0].
   at::Tensor warp(const std::vector<double>& steps) const;
 

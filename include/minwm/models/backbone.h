@@ -1,12 +1,12 @@
 #pragma once
 // What stages, streaming and sharding see of a diffusion transformer, whatever its family.
 
-#include <torch/torch.h>
-
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include <torch/torch.h>
 
 #include "minwm/camera/cameras.h"
 
@@ -14,18 +14,20 @@ namespace minwm::models {
 
 /// What a model is conditioned on besides noise and time. Undefined tensors are absent inputs.
 struct Conditions {
-  at::Tensor text;        ///< [B, L, text_dim] float32; rows past a sample's length are zero and count (Wan)
+  at::Tensor
+      text;  ///< [B, L, text_dim] float32; rows past a sample's length are zero and count (Wan)
   camera::Cameras cameras;
   // Wan i2v
   at::Tensor image_latents;   ///< [B, T, C', H, W], concatenated to the noisy latents on channels
   at::Tensor image_features;  ///< [B, 257, clip_dim]
 };
 
-/// One full-sequence forward. The frame plan follows from it: without clean_latents one bidirectional chunk;
-/// with them teacher forcing: noisy chunk i sees clean chunks < i and itself, clean chunk i sees clean <= i.
+/// One full-sequence forward. The frame plan follows from it: without clean_latents one
+/// bidirectional chunk; with them teacher forcing: noisy chunk i sees clean chunks < i and itself,
+/// clean chunk i sees clean <= i.
 struct ForwardInput {
-  at::Tensor latents;         ///< [B, T, C, H, W] noisy
-  at::Tensor timestep;        ///< [B, T] float32 in 0 … 1000, one per frame
+  at::Tensor latents;   ///< [B, T, C, H, W] noisy
+  at::Tensor timestep;  ///< [B, T] float32 in 0 … 1000, one per frame
   Conditions conditions;
   at::Tensor clean_latents;   ///< [B, T, C, H, W] or undefined
   at::Tensor clean_timestep;  ///< [B, T] or undefined (= 0)
@@ -53,18 +55,22 @@ struct StreamInput {
   at::Tensor latents;     ///< [B, n, C, H, W]
   at::Tensor timestep;    ///< [B, n] float32
   Conditions conditions;  ///< cameras of these n frames
-  bool commit = false;    ///< write this chunk's keys and values (the clean pass); the flow is then not computed
+  bool commit = false;    ///< write this chunk's keys and values (the clean pass); the flow is then
+                          ///< not computed
 };
 
 class Backbone : public torch::nn::Module {
  public:
   /// Flow prediction for every noisy frame: [B, T, C, H, W] float32.
   virtual at::Tensor forward(const ForwardInput& input) = 0;
-  /// Flow prediction for the chunk, reading the cache as constants (gradients flow through the chunk itself and
-  /// the text only). With commit: appends to the cache under no_grad and returns an undefined tensor.
+  /// Flow prediction for the chunk, reading the cache as constants (gradients flow through the
+  /// chunk itself and the text only). With commit: appends to the cache under no_grad and returns
+  /// an undefined tensor.
   virtual at::Tensor stream(const StreamInput& input, KvCache& cache) = 0;
-  virtual std::unique_ptr<KvCache> make_cache(const CacheOptions& options, int64_t height, int64_t width) = 0;
-  /// The modules to shard, in run order; together they own every parameter but those of the root itself.
+  virtual std::unique_ptr<KvCache> make_cache(const CacheOptions& options, int64_t height,
+                                              int64_t width) = 0;
+  /// The modules to shard, in run order; together they own every parameter but those of the root
+  /// itself.
   virtual std::vector<std::shared_ptr<torch::nn::Module>> units() = 0;
   virtual int64_t latent_channels() const = 0;
   virtual int64_t text_dim() const = 0;
@@ -74,7 +80,8 @@ class Backbone : public torch::nn::Module {
   virtual void set_activation_checkpointing(bool enabled) = 0;
 };
 
-/// Builds a backbone from its preset name ("wan-tiny", "wan-1.3b", …), parameters initialised from `seed`.
+/// Builds a backbone from its preset name ("wan-tiny", "wan-1.3b", …), parameters initialised from
+/// `seed`.
 /// @throws Error naming the nearest known preset.
 std::shared_ptr<Backbone> make_backbone(const std::string& preset, uint64_t seed);
 std::vector<std::string> backbone_presets();

@@ -1,11 +1,12 @@
 #pragma once
-// Keys and values of committed frames, one layer: raw (normed, untransformed), so that rotary and camera transforms are
-// applied on reading and positions stay free. A ring of frame slots; the first `sink` frames are never evicted.
-
-#include <ATen/core/Tensor.h>
+// Keys and values of committed frames, one layer: raw (normed, untransformed), so that rotary and
+// camera transforms are applied on reading and positions stay free. A ring of frame slots; the
+// first `sink` frames are never evicted.
 
 #include <cstdint>
 #include <vector>
+
+#include <ATen/core/Tensor.h>
 
 namespace minwm::nn {
 

@@ -1,11 +1,12 @@
 #pragma once
-// A sequence of latent frames as chunks; each chunk says which frames it sees. Compiles to rectangles of plain
-// attention, so no mask over tokens ever exists in training, generation or serving.
-
-#include <ATen/core/Tensor.h>
+// A sequence of latent frames as chunks; each chunk says which frames it sees. Compiles to
+// rectangles of plain attention, so no mask over tokens ever exists in training, generation or
+// serving.
 
 #include <cstdint>
 #include <vector>
+
+#include <ATen/core/Tensor.h>
 
 namespace minwm::nn {
 
@@ -29,11 +30,16 @@ struct FramePlan {
 
 /// One chunk that sees itself.
 FramePlan bidirectional_plan(int64_t frames);
-/// [clean frames | noisy frames]: clean chunk i sees clean chunks <= i; noisy chunk i sees clean chunks < i and itself.
+/// [clean frames | noisy frames]: clean chunk i sees clean chunks <= i; noisy chunk i sees clean
+/// chunks < i and itself. Without `last_clean` the clean half lacks its last chunk, which no noisy
+/// chunk sees: what training computes.
 /// @throws Error unless frames is a multiple of chunk_frames.
-FramePlan teacher_forcing_plan(int64_t frames, int64_t chunk_frames);
-/// Chunk i sees chunks <= i, at most the last `window_frames` frames up to its own end (-1 = all); with
-/// first_frame_alone chunk 0 is one frame.
+FramePlan teacher_forcing_plan(int64_t frames, int64_t chunk_frames, bool last_clean = true);
+/// The queries of the frames from `first` (a chunk's start) on: `frames` of the chunks count from
+/// there, what they see and the positions stay those of the whole sequence.
+FramePlan queries_from(FramePlan plan, int64_t first);
+/// Chunk i sees chunks <= i, at most the last `window_frames` frames up to its own end (-1 = all);
+/// with first_frame_alone chunk 0 is one frame.
 FramePlan block_causal_plan(int64_t frames, int64_t chunk_frames, int64_t window_frames = -1,
                             bool first_frame_alone = false);
 

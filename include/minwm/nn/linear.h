@@ -4,8 +4,8 @@
 
 namespace minwm::nn {
 
-/// x W^T + b in the compute dtype: float32, or bfloat16 with parameters kept in float32 and cast here.
-/// The result has the compute dtype.
+/// x W^T + b in the compute dtype: float32, or bfloat16 with parameters kept in float32 and cast
+/// here. The result has the compute dtype.
 at::Tensor linear(const at::Tensor& x, const torch::nn::Linear& layer, at::ScalarType compute);
 
 /// Linear layers that keep their given names as children ("0" and "2" of a published MLP).

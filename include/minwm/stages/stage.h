@@ -1,12 +1,12 @@
 #pragma once
 // A stage is a loss: models, a batch and an address of random draws in; named losses out.
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
+
+#include <torch/torch.h>
 
 #include "minwm/data/batch.h"
 #include "minwm/models/backbone.h"

@@ -13,16 +13,19 @@ enum class Mode { kStream, kBidirectional };
 
 struct GenerateRequest {
   Mode mode = Mode::kStream;
-  at::Tensor text;             ///< [B, L, text_dim]
-  at::Tensor given_latents;    ///< [B, n, C, h, w] or undefined: the clip's first n latents. Streaming takes n = 1
-                               ///< (inside the first chunk) or whole chunks; bidirectional any n
-  at::Tensor camera_to_world;  ///< [B, T, 4, 4] or [T, 4, 4] float64, frame 0 = identity
+  at::Tensor text;  ///< [B, L, text_dim]
+  at::Tensor
+      given_latents;  ///< [B, n, C, h, w] or undefined: the clip's first n latents. Streaming takes
+                      ///< n = 1 (inside the first chunk) or whole chunks; bidirectional any n
+  at::Tensor camera_to_world;     ///< [B, T, 4, 4] or [T, 4, 4] float64, frame 0 = identity
   int64_t height = 0, width = 0;  ///< of the latents
-  StreamOptions stream;        ///< sigmas, solver, chunk, window, guidance, seed, intrinsics (bidirectional uses the
-                               ///< sigmas, guidance, seed and intrinsics)
+  StreamOptions stream;           ///< sigmas, solver, chunk, window, guidance, seed, intrinsics
+                         ///< (bidirectional uses the sigmas, guidance, seed and intrinsics)
 };
 
-/// [B, T, C, h, w] float32. The noise of a clip depends on (seed, position in the batch), not on the batch size.
-at::Tensor generate_latents(const std::shared_ptr<models::Backbone>& model, const GenerateRequest& request);
+/// [B, T, C, h, w] float32. The noise of a clip depends on (seed, position in the batch), not on
+/// the batch size.
+at::Tensor generate_latents(const std::shared_ptr<models::Backbone>& model,
+                            const GenerateRequest& request);
 
 }  // namespace minwm::stream

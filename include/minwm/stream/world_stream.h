@@ -1,16 +1,16 @@
 #pragma once
-// WorldStream: camera moves in, frames out, chunk by chunk, on a KV cache. One engine under `minwm generate`,
-// `minwm evaluate` and the server.
+// WorldStream: camera moves in, frames out, chunk by chunk, on a KV cache. One engine under `minwm
+// generate`, `minwm evaluate` and the server.
 //
 //   WorldStream stream(model, codec, options);
 //   stream.begin(text, first_latent, 8, 8);
 //   auto chunk = stream.next(camera_to_world);   // poses of the next chunk's latent frames
 
-#include <torch/torch.h>
-
 #include <memory>
 #include <string>
 #include <vector>
+
+#include <torch/torch.h>
 
 #include "minwm/models/backbone.h"
 #include "minwm/models/codec/codec.h"
@@ -24,14 +24,16 @@ enum class Solver {
 };
 
 struct StreamOptions {
-  std::vector<double> sigmas = {1.0, 0.9, 0.75, 0.5};  ///< noise levels, descending; a final 0 is implied
+  std::vector<double> sigmas = {1.0, 0.9, 0.75,
+                                0.5};  ///< noise levels, descending; a final 0 is implied
   Solver solver = Solver::kRenoise;
   int64_t chunk_frames = 4;    ///< latent frames per chunk
   int64_t window_frames = 12;  ///< attention window, current chunk and sink included
   int64_t sink_frames = 0;     ///< first frames that are never evicted from the window
-  double guidance_scale = 1;   ///< v = u + g (c - u) with the zero text as u; 1 = off (one pass instead of two)
+  double guidance_scale =
+      1;  ///< v = u + g (c - u) with the zero text as u; 1 = off (one pass instead of two)
   uint64_t seed = 0;
-  double fx = 0, fy = 0;       ///< normalised focal lengths
+  double fx = 0, fy = 0;  ///< normalised focal lengths
 };
 
 /// One running world (or B of them side by side). Not thread-safe; several may share a model.
@@ -44,16 +46,16 @@ class WorldStream {
   WorldStream(const WorldStream&) = delete;
   WorldStream& operator=(const WorldStream&) = delete;
 
-  /// Starts over. text [B, L, text_dim]; first_latent [B, 1, C, h, w] is the given first frame, or undefined;
-  /// height and width are those of the latents.
+  /// Starts over. text [B, L, text_dim]; first_latent [B, 1, C, h, w] is the given first frame, or
+  /// undefined; height and width are those of the latents.
   void begin(const at::Tensor& text, const at::Tensor& first_latent, int64_t height, int64_t width);
 
   struct Chunk {
     at::Tensor latents;  ///< [B, n, C, h, w]
     at::Tensor pixels;   ///< [B, frames, 3, H, W], not clamped; undefined without a codec
   };
-  /// Generates the next chunk. camera_to_world [n, 4, 4] or [B, n, 4, 4] float64, absolute poses of its latent
-  /// frames (frame 0 of the clip = identity); n may differ from call to call.
+  /// Generates the next chunk. camera_to_world [n, 4, 4] or [B, n, 4, 4] float64, absolute poses of
+  /// its latent frames (frame 0 of the clip = identity); n may differ from call to call.
   Chunk next(const at::Tensor& camera_to_world);
 
   /// Commits given clean latents [B, n, C, h, w] as the next chunk instead of generating it.

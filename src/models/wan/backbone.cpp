@@ -28,14 +28,18 @@ WanBackbone::WanBackbone(const WanConfig& config, uint64_t seed) : config_(confi
   const int64_t e = config.dim;
   using Spec = nn::NamedLinearsImpl::Spec;
   auto patch = register_module("patch_embedding", std::make_shared<Named>());
-  patch_weight_ = patch->register_parameter(
-      "weight", at::zeros({e, config.in_dim, config.patch_size[0], config.patch_size[1], config.patch_size[2]}));
+  patch_weight_ =
+      patch->register_parameter("weight", at::zeros({e, config.in_dim, config.patch_size[0],
+                                                     config.patch_size[1], config.patch_size[2]}));
   patch_bias_ = patch->register_parameter("bias", at::zeros({e}));
-  text_embedding_ = register_module(
-      "text_embedding", nn::NamedLinears(std::vector<Spec>{{"0", config.text_dim, e}, {"2", e, e}}));
-  time_embedding_ = register_module(
-      "time_embedding", nn::NamedLinears(std::vector<Spec>{{"0", config.freq_dim, e}, {"2", e, e}}));
-  time_projection_ = register_module("time_projection", nn::NamedLinears(std::vector<Spec>{{"1", e, 6 * e}}));
+  text_embedding_ =
+      register_module("text_embedding",
+                      nn::NamedLinears(std::vector<Spec>{{"0", config.text_dim, e}, {"2", e, e}}));
+  time_embedding_ =
+      register_module("time_embedding",
+                      nn::NamedLinears(std::vector<Spec>{{"0", config.freq_dim, e}, {"2", e, e}}));
+  time_projection_ =
+      register_module("time_projection", nn::NamedLinears(std::vector<Spec>{{"1", e, 6 * e}}));
   torch::nn::ModuleList blocks;
   for (int64_t i = 0; i < config.num_layers; ++i) {
     blocks_.emplace_back(config);
@@ -44,15 +48,17 @@ WanBackbone::WanBackbone(const WanConfig& config, uint64_t seed) : config_(confi
   register_module("blocks", blocks);
   auto head = register_module("head", std::make_shared<Named>());
   head_modulation_ = head->register_parameter("modulation", at::zeros({1, 2, e}));
-  head_ = head->register_module(
-      "head", torch::nn::Linear(e, config.patch_size[0] * config.patch_size[1] * config.patch_size[2] * config.out_dim));
+  head_ = head->register_module("head",
+                                torch::nn::Linear(e, config.patch_size[0] * config.patch_size[1] *
+                                                         config.patch_size[2] * config.out_dim));
   if (config.model_type == "i2v") {
     auto image = register_module("img_emb", std::make_shared<Named>());
     const int64_t c = config.clip_dim;
     image_embedding_ = image->register_module(
-        "proj", torch::nn::Sequential(torch::nn::LayerNorm(torch::nn::LayerNormOptions({c})), torch::nn::Linear(c, c),
-                                      torch::nn::GELU(), torch::nn::Linear(c, e),
-                                      torch::nn::LayerNorm(torch::nn::LayerNormOptions({e}))));
+        "proj",
+        torch::nn::Sequential(torch::nn::LayerNorm(torch::nn::LayerNormOptions({c})),
+                              torch::nn::Linear(c, c), torch::nn::GELU(), torch::nn::Linear(c, e),
+                              torch::nn::LayerNorm(torch::nn::LayerNormOptions({e}))));
   }
   initialise(seed);
 }
@@ -63,7 +69,9 @@ void WanBackbone::initialise(uint64_t seed) {
     const std::string& name = item.key();
     at::Tensor& p = item.value();
     const std::string purpose = "init." + name;
-    auto uniform = [&](double bound) { p.copy_((random_uniform(p.sizes(), {seed, purpose}) * 2 - 1) * bound); };
+    auto uniform = [&](double bound) {
+      p.copy_((random_uniform(p.sizes(), {seed, purpose}) * 2 - 1) * bound);
+    };
     auto normal = [&](double std) { p.copy_(random_normal(p.sizes(), {seed, purpose}) * std); };
     const bool camera_projection = name.find("prope_o") != std::string::npos;
     if (name.ends_with("modulation")) {
@@ -90,14 +98,16 @@ WanBackbone::Grid WanBackbone::grid(const at::Tensor& latents) const {
   require(latents.dim() == 5, "wan: latents must be [B, T, C, H, W], have {} axes", latents.dim());
   const auto& patch = config_.patch_size;
   require(latents.size(3) % patch[1] == 0 && latents.size(4) % patch[2] == 0,
-          "wan: latents of {}x{} do not divide into patches of {}x{}", latents.size(3), latents.size(4), patch[1],
-          patch[2]);
+          "wan: latents of {}x{} do not divide into patches of {}x{}", latents.size(3),
+          latents.size(4), patch[1], patch[2]);
   return {latents.size(0), latents.size(1), latents.size(3) / patch[1], latents.size(4) / patch[2]};
 }
 
-at::Tensor WanBackbone::embed_patches(const at::Tensor& latents, const at::Tensor& image_latents) const {
+at::Tensor WanBackbone::embed_patches(const at::Tensor& latents,
+                                      const at::Tensor& image_latents) const {
   const at::Tensor x = image_latents.defined() ? at::cat({latents, image_latents}, 2) : latents;
-  require(x.size(2) == config_.in_dim, "wan: {} input channels, expected {}", x.size(2), config_.in_dim);
+  require(x.size(2) == config_.in_dim, "wan: {} input channels, expected {}", x.size(2),
+          config_.in_dim);
   const Grid g = grid(x);
   const int64_t ph = config_.patch_size[1], pw = config_.patch_size[2];
   const at::Tensor patches = x.reshape({g.batch, g.frames, x.size(2), g.height, ph, g.width, pw})
@@ -111,7 +121,8 @@ WanBackbone::TimeEmbedding WanBackbone::embed_time(const at::Tensor& timestep) c
   const at::Tensor hidden = at::silu(nn::linear(s, (*time_embedding_)[0], at::kFloat));
   TimeEmbedding out;
   out.e = nn::linear(hidden, (*time_embedding_)[1], at::kFloat);
-  out.e0 = nn::linear(at::silu(out.e), (*time_projection_)[0], at::kFloat).unflatten(-1, {6, config_.dim});
+  out.e0 = nn::linear(at::silu(out.e), (*time_projection_)[0], at::kFloat)
+               .unflatten(-1, {6, config_.dim});
   return out;
 }
 
@@ -119,15 +130,18 @@ at::Tensor WanBackbone::embed_text(const Conditions& conditions, int64_t* image_
   const at::Tensor& text = conditions.text;
   require(text.defined() && text.dim() == 3 && text.size(2) == config_.text_dim,
           "wan: text must be [B, L, {}]", config_.text_dim);
-  require(text.size(1) <= config_.text_len, "wan: {} text rows, at most {}", text.size(1), config_.text_len);
+  require(text.size(1) <= config_.text_len, "wan: {} text rows, at most {}", text.size(1),
+          config_.text_len);
   // Rows past the text are zero and count: they become a constant vector that is attended to.
   const at::Tensor padded = at::constant_pad_nd(text, {0, 0, 0, config_.text_len - text.size(1)});
-  at::Tensor context = nn::linear(at::gelu(nn::linear(padded, (*text_embedding_)[0], compute_), "tanh"),
-                                  (*text_embedding_)[1], compute_)
-                           .to(at::kFloat);
+  at::Tensor context =
+      nn::linear(at::gelu(nn::linear(padded, (*text_embedding_)[0], compute_), "tanh"),
+                 (*text_embedding_)[1], compute_)
+          .to(at::kFloat);
   *image_rows = 0;
   if (conditions.image_features.defined()) {
-    require(!image_embedding_.is_empty(), "wan: image features were given to a {} model", config_.model_type);
+    require(!image_embedding_.is_empty(), "wan: image features were given to a {} model",
+            config_.model_type);
     const at::Tensor image = image_embedding_->forward(conditions.image_features);
     *image_rows = image.size(1);
     context = at::cat({image, context}, 1);
@@ -139,7 +153,8 @@ Geometry WanBackbone::geometry(const std::vector<int64_t>& positions, const Grid
                                const camera::Cameras& cameras) const {
   Geometry out;
   const at::Device device = patch_weight_.device();
-  out.rotary = nn::rotary_table(positions, g.height, g.width, config_.dim / config_.num_heads).to(device);
+  out.rotary =
+      nn::rotary_table(positions, g.height, g.width, config_.dim / config_.num_heads).to(device);
   if (cameras.defined()) {
     require(config_.camera, "wan: cameras were given to a model without camera projections");
     require(cameras.world_to_camera.size(1) == g.frames, "wan: {} cameras for {} latent frames",
@@ -168,39 +183,53 @@ at::Tensor WanBackbone::forward(const ForwardInput& input) {
   require(input.timestep.dim() == 2 && input.timestep.size(1) == g.frames,
           "wan: timestep must be [B, {}], one per latent frame", g.frames);
   const bool forced = input.clean_latents.defined();
-  const auto plan =
-      forced ? nn::teacher_forcing_plan(g.frames, input.chunk_frames) : nn::bidirectional_plan(g.frames);
+  // The last clean chunk is left out: no noisy chunk sees it.
+  const auto plan = forced ? nn::teacher_forcing_plan(g.frames, input.chunk_frames, false)
+                           : nn::bidirectional_plan(g.frames);
+  const int64_t clean = plan.frames() - g.frames;
   Geometry where = geometry(positions_from(0, g.frames), g, input.conditions.cameras);
   at::Tensor x = embed_patches(input.latents, input.conditions.image_latents);
   TimeEmbedding time = embed_time(input.timestep);
   at::Tensor e0 = time.e0;
   if (forced) {
-    require(input.clean_latents.sizes() == input.latents.sizes(), "wan: clean and noisy latents differ in shape");
+    require(input.clean_latents.sizes() == input.latents.sizes(),
+            "wan: clean and noisy latents differ in shape");
     const at::Tensor clean_t =
         input.clean_timestep.defined() ? input.clean_timestep : at::zeros_like(input.timestep);
-    x = at::cat({embed_patches(input.clean_latents, input.conditions.image_latents), x}, 1);
-    e0 = at::cat({embed_time(clean_t).e0, e0}, 1);
-    where.rotary = where.rotary.repeat({2, 1});
+    auto in_front = [clean](const at::Tensor& first, const at::Tensor& second, int64_t axis,
+                            int64_t each) {
+      return clean > 0 ? at::cat({first.narrow(axis, 0, clean * each), second}, axis) : second;
+    };
+    x = in_front(embed_patches(input.clean_latents, input.conditions.image_latents), x, 1, 1);
+    e0 = in_front(embed_time(clean_t).e0, e0, 1, 1);
+    where.rotary = in_front(where.rotary, where.rotary, 0, g.tokens());
     if (where.camera()) {
-      where.p = where.p.repeat({1, 2, 1, 1});
-      where.p_inverse = where.p_inverse.repeat({1, 2, 1, 1});
+      where.p = in_front(where.p, where.p, 1, 1);
+      where.p_inverse = in_front(where.p_inverse, where.p_inverse, 1, 1);
     }
   }
   int64_t image_rows = 0;
   const at::Tensor text = embed_text(input.conditions, &image_rows);
   const int64_t tokens = g.tokens();
   for (const auto& block : blocks_) {
-    auto run = [&, where, plan, image_rows, tokens, block](const std::vector<at::Tensor>& in) {
+    const int64_t first = block.ptr() == blocks_.back().ptr()
+                              ? clean
+                              : 0;  // nobody reads clean frames after the last
+    auto run = [this, where, plan, image_rows, tokens, block,
+                first](const std::vector<at::Tensor>& in) {
       const auto attend = [&](const Projections& p) {
-        return nn::attend(transform_queries(p.q, where), transform_keys(p.k, where), transform_values(p.v, where), plan,
-                          tokens);
+        return nn::attend(transform_queries(p.q, where.from(first, tokens)),
+                          transform_keys(p.k, where), transform_values(p.v, where),
+                          nn::queries_from(plan, first), tokens);
       };
-      const CrossContext context = block->cross_attention()->project_context(in[2], image_rows, compute_);
-      return block->forward(in[0], in[1], where, context, attend, compute_);
+      const CrossContext context =
+          block->cross_attention()->project_context(in[2], image_rows, compute_);
+      return block->forward(in[0], in[1], where, context, attend, compute_, first);
     };
-    x = checkpointing_ ? nn::recompute(run, {x, e0, text}, block->parameters()) : run({x, e0, text});
+    x = checkpointing_ ? nn::recompute(run, {x, e0, text}, block->parameters())
+                       : run({x, e0, text});
   }
-  return head(forced ? x.narrow(1, g.frames, g.frames) : x, time.e, g);
+  return head(x, time.e, g);
 }
 
 void WanBackbone::update_cross(WanKvCache& cache, const Conditions& conditions) {
@@ -227,7 +256,8 @@ at::Tensor WanBackbone::stream(const StreamInput& input, KvCache& base) {
   require(input.timestep.dim() == 2 && input.timestep.size(1) == g.frames,
           "wan: timestep must be [B, {}], one per latent frame", g.frames);
   cache.slots_.make_room(g.frames);
-  const Geometry where = geometry(positions_from(cache.frames_seen(), g.frames), g, input.conditions.cameras);
+  const Geometry where =
+      geometry(positions_from(cache.frames_seen(), g.frames), g, input.conditions.cameras);
   const Geometry past = cache.context_geometry(where.camera(), where.rotary.device());
   update_cross(cache, input.conditions);
   const TimeEmbedding time = embed_time(input.timestep);
@@ -235,7 +265,8 @@ at::Tensor WanBackbone::stream(const StreamInput& input, KvCache& base) {
   std::vector<Projections> committed;
   for (size_t i = 0; i < blocks_.size(); ++i) {
     if (input.commit && i + 1 == blocks_.size()) {
-      committed.push_back(blocks_[i]->project(x, time.e0, compute_));  // nobody reads past its keys and values
+      committed.push_back(
+          blocks_[i]->project(x, time.e0, compute_));  // nobody reads past its keys and values
       break;
     }
     const auto attend = [&](const Projections& p) {
@@ -259,9 +290,11 @@ at::Tensor WanBackbone::stream(const StreamInput& input, KvCache& base) {
   return head(x, time.e, g);
 }
 
-std::unique_ptr<KvCache> WanBackbone::make_cache(const CacheOptions& options, int64_t height, int64_t width) {
+std::unique_ptr<KvCache> WanBackbone::make_cache(const CacheOptions& options, int64_t height,
+                                                 int64_t width) {
   return std::make_unique<WanKvCache>(options, config_.num_layers, height / config_.patch_size[1],
-                                      width / config_.patch_size[2], config_.dim / config_.num_heads);
+                                      width / config_.patch_size[2],
+                                      config_.dim / config_.num_heads);
 }
 
 std::vector<std::shared_ptr<torch::nn::Module>> WanBackbone::units() {

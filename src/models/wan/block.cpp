@@ -15,11 +15,14 @@ at::Tensor transposed(const at::Tensor& matrices) {
   return matrices.defined() ? matrices.transpose(2, 3) : matrices;
 }
 
-at::Tensor norm_if(const nn::RmsNorm& norm, const at::Tensor& x) { return norm.is_empty() ? x : norm->forward(x); }
+at::Tensor norm_if(const nn::RmsNorm& norm, const at::Tensor& x) {
+  return norm.is_empty() ? x : norm->forward(x);
+}
 
 }  // namespace
 
-// Matrices act on rows: q' = P^T q, k' = P^-1 k, v' = P^-1 v and o' = P o become q P, k P^-T, v P^-T and o P^T.
+// Matrices act on rows: q' = P^T q, k' = P^-1 k, v' = P^-1 v and o' = P o become q P, k P^-T, v
+// P^-T and o P^T.
 at::Tensor transform_queries(const at::Tensor& q, const Geometry& geometry) {
   return nn::split_heads(q, geometry.rotary, geometry.p);
 }
@@ -30,6 +33,19 @@ at::Tensor transform_keys(const at::Tensor& k, const Geometry& geometry) {
 
 at::Tensor transform_values(const at::Tensor& v, const Geometry& geometry) {
   return nn::split_heads(v, {}, transposed(geometry.p_inverse));
+}
+
+Geometry Geometry::from(int64_t first, int64_t tokens) const {
+  if (first == 0) {
+    return *this;
+  }
+  Geometry out;
+  out.rotary = rotary.slice(0, first * tokens);
+  if (camera()) {
+    out.p = p.slice(1, first);
+    out.p_inverse = p_inverse.slice(1, first);
+  }
+  return out;
 }
 
 WanSelfAttentionImpl::WanSelfAttentionImpl(const WanConfig& config) : heads_(config.num_heads) {
@@ -59,7 +75,8 @@ at::Tensor WanSelfAttentionImpl::output(const at::Tensor& heads, const Geometry&
     return nn::linear(rows, o, compute);
   }
   const int64_t width = rows.size(2) / 2;
-  return nn::linear(rows.narrow(2, 0, width), o, compute) + nn::linear(rows.narrow(2, width, width), prope_o, compute);
+  return nn::linear(rows.narrow(2, 0, width), o, compute) +
+         nn::linear(rows.narrow(2, width, width), prope_o, compute);
 }
 
 WanCrossAttentionImpl::WanCrossAttentionImpl(const WanConfig& config) : heads_(config.num_heads) {
@@ -109,27 +126,33 @@ WanBlockImpl::WanBlockImpl(const WanConfig& config) : eps_(config.eps) {
   modulation_ = register_parameter("modulation", at::zeros({1, 6, config.dim}));
   self_attn_ = register_module("self_attn", WanSelfAttention(config));
   if (config.cross_attn_norm) {
-    norm3_ = register_module("norm3", torch::nn::LayerNorm(torch::nn::LayerNormOptions({config.dim}).eps(config.eps)));
+    norm3_ = register_module(
+        "norm3", torch::nn::LayerNorm(torch::nn::LayerNormOptions({config.dim}).eps(config.eps)));
   }
   cross_attn_ = register_module("cross_attn", WanCrossAttention(config));
-  ffn_ = register_module("ffn", nn::NamedLinears(std::vector<nn::NamedLinearsImpl::Spec>{
-                                    {"0", config.dim, config.ffn_dim}, {"2", config.ffn_dim, config.dim}}));
+  ffn_ = register_module(
+      "ffn", nn::NamedLinears(std::vector<nn::NamedLinearsImpl::Spec>{
+                 {"0", config.dim, config.ffn_dim}, {"2", config.ffn_dim, config.dim}}));
 }
 
 std::vector<at::Tensor> WanBlockImpl::modulation(const at::Tensor& e0) const {
   return (e0 + modulation_.unsqueeze(1)).unbind(2);
 }
 
-Projections WanBlockImpl::project(const at::Tensor& x, const at::Tensor& e0, at::ScalarType compute) const {
+Projections WanBlockImpl::project(const at::Tensor& x, const at::Tensor& e0,
+                                  at::ScalarType compute) const {
   const auto m = modulation(e0);
   return project(x, m, compute);
 }
 
-Projections WanBlockImpl::project(const at::Tensor& x, const std::vector<at::Tensor>& m, at::ScalarType compute) const {
-  return self_attn_->project(nn::modulated_norm(x, m[0], m[1], eps_, compute).flatten(1, 2), compute);
+Projections WanBlockImpl::project(const at::Tensor& x, const std::vector<at::Tensor>& m,
+                                  at::ScalarType compute) const {
+  return self_attn_->project(nn::modulated_norm(x, m[0], m[1], eps_, compute).flatten(1, 2),
+                             compute);
 }
 
-at::Tensor WanBlockImpl::self_attention_output(const at::Tensor& x, const std::vector<at::Tensor>& m,
+at::Tensor WanBlockImpl::self_attention_output(const at::Tensor& x,
+                                               const std::vector<at::Tensor>& m,
                                                const Geometry& geometry, const Attend& attend,
                                                at::ScalarType compute) const {
   return self_attn_->output(attend(project(x, m, compute)), geometry, compute).view(x.sizes());
@@ -139,21 +162,36 @@ at::Tensor WanBlockImpl::cross_attention_output(const at::Tensor& x, const Cross
                                                 at::ScalarType compute) const {
   const at::Tensor flat = x.reshape({x.size(0), -1, x.size(3)});
   const at::Tensor normed =
-      norm3_.is_empty() ? flat : at::layer_norm(flat, {flat.size(2)}, norm3_->weight, norm3_->bias, eps_);
+      norm3_.is_empty() ? flat
+                        : at::layer_norm(flat, {flat.size(2)}, norm3_->weight, norm3_->bias, eps_);
   return cross_attn_->forward(normed, context, compute).view(x.sizes());
 }
 
 at::Tensor WanBlockImpl::feed_forward_output(const at::Tensor& x, const std::vector<at::Tensor>& m,
                                              at::ScalarType compute) const {
-  const at::Tensor hidden = nn::gelu(nn::linear(nn::modulated_norm(x, m[3], m[4], eps_, compute), (*ffn_)[0], compute));
+  const at::Tensor hidden =
+      nn::gelu(nn::linear(nn::modulated_norm(x, m[3], m[4], eps_, compute), (*ffn_)[0], compute));
   return nn::linear(hidden, (*ffn_)[1], compute);
 }
 
-at::Tensor WanBlockImpl::forward(const at::Tensor& x, const at::Tensor& e0, const Geometry& geometry,
-                                 const CrossContext& context, const Attend& attend, at::ScalarType compute) const {
-  const auto m = modulation(e0);
+at::Tensor WanBlockImpl::forward(const at::Tensor& x, const at::Tensor& e0,
+                                 const Geometry& geometry, const CrossContext& context,
+                                 const Attend& attend, at::ScalarType compute,
+                                 int64_t first) const {
+  auto m = modulation(e0);
+  Projections p = project(x, m, compute);
+  at::Tensor y = x;
+  if (first > 0) {
+    p.q = p.q.slice(1, first * x.size(2));
+    y = x.slice(1, first);
+    for (auto& part : m) {
+      part = part.slice(1, first);
+    }
+  }
   // The residual stream stays float32 whatever the compute dtype.
-  at::Tensor y = nn::gated_add(x, self_attention_output(x, m, geometry, attend, compute), m[2]);
+  const at::Tensor heads = attend(p);
+  y = nn::gated_add(
+      y, self_attn_->output(heads, geometry.from(first, x.size(2)), compute).view(y.sizes()), m[2]);
   y = y + cross_attention_output(y, context, compute);
   return nn::gated_add(y, feed_forward_output(y, m, compute), m[5]);
 }

@@ -4,13 +4,14 @@
 namespace minwm::models {
 namespace {
 
-// Transformed context is kept between the denoising steps of a chunk only while it is small next to the cache of a
-// large model (which would double).
+// Transformed context is kept between the denoising steps of a chunk only while it is small next to
+// the cache of a large model (which would double).
 constexpr int64_t kMemoBytes = 16LL << 20;  // per layer
 
 }  // namespace
 
-WanKvCache::WanKvCache(const CacheOptions& options, int64_t layers, int64_t height, int64_t width, int64_t head_dim)
+WanKvCache::WanKvCache(const CacheOptions& options, int64_t layers, int64_t height, int64_t width,
+                       int64_t head_dim)
     : height_(height),
       width_(width),
       head_dim_(head_dim),
@@ -47,7 +48,8 @@ Geometry WanKvCache::context_geometry(bool camera, const at::Device& device) con
   }
   geometry.rotary = nn::rotary_table(frames, height_, width_, head_dim_).to(device);
   if (camera) {
-    TORCH_CHECK(p_inverse_.defined(), "KV cache: cameras were given for this chunk but not for the committed ones");
+    TORCH_CHECK(p_inverse_.defined(),
+                "KV cache: cameras were given for this chunk but not for the committed ones");
     geometry.p = geometry.p_inverse = p_inverse_.read(slots_.held());
   }
   return geometry;
@@ -72,7 +74,8 @@ WanKvCache::Context WanKvCache::context(int64_t index, const Geometry& geometry)
   return context;
 }
 
-void WanKvCache::commit(const std::vector<Projections>& layers, const at::Tensor& p_inverse, int64_t count) {
+void WanKvCache::commit(const std::vector<Projections>& layers, const at::Tensor& p_inverse,
+                        int64_t count) {
   const auto slots = slots_.append(count);
   for (size_t i = 0; i < layers.size(); ++i) {
     layers_[i].k.write(slots, layers[i].k.unflatten(1, {count, -1}), slots_.window());

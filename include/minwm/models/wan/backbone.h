@@ -1,11 +1,12 @@
 #pragma once
-// The Wan2.1 diffusion transformer behind `Backbone`: bidirectional, teacher forcing and streaming with the same
-// weights and the same attention path. Parameter names are those of the published checkpoints (spec wan-dit 2).
-
-#include <torch/torch.h>
+// The Wan2.1 diffusion transformer behind `Backbone`: bidirectional, teacher forcing and streaming
+// with the same weights and the same attention path. Parameter names are those of the published
+// checkpoints (spec wan-dit 2).
 
 #include <memory>
 #include <vector>
+
+#include <torch/torch.h>
 
 #include "minwm/models/backbone.h"
 #include "minwm/models/wan/block.h"
@@ -16,10 +17,12 @@ namespace minwm::models {
 /// Per layer: raw normed keys and values of the committed frames, and what the text turned into.
 class WanKvCache : public KvCache {
  public:
-  WanKvCache(const CacheOptions& options, int64_t layers, int64_t height, int64_t width, int64_t head_dim);
+  WanKvCache(const CacheOptions& options, int64_t layers, int64_t height, int64_t width,
+             int64_t head_dim);
   void reset() override;
   int64_t frames_seen() const override { return slots_.seen(); }
-  /// Raw keys and values [B, frames * tokens, A, D] and absolute indices of the frames held, oldest first.
+  /// Raw keys and values [B, frames * tokens, A, D] and absolute indices of the frames held, oldest
+  /// first.
   struct LayerView {
     at::Tensor k, v;
     std::vector<int64_t> frames;
@@ -58,7 +61,8 @@ class WanBackbone : public Backbone {
 
   at::Tensor forward(const ForwardInput& input) override;
   at::Tensor stream(const StreamInput& input, KvCache& cache) override;
-  std::unique_ptr<KvCache> make_cache(const CacheOptions& options, int64_t height, int64_t width) override;
+  std::unique_ptr<KvCache> make_cache(const CacheOptions& options, int64_t height,
+                                      int64_t width) override;
   std::vector<std::shared_ptr<torch::nn::Module>> units() override;
   int64_t latent_channels() const override { return config_.out_dim; }
   int64_t text_dim() const override { return config_.text_dim; }
@@ -80,7 +84,8 @@ class WanBackbone : public Backbone {
   Grid grid(const at::Tensor& latents) const;
   at::Tensor embed_patches(const at::Tensor& latents, const at::Tensor& image_latents) const;
   at::Tensor embed_text(const Conditions& conditions, int64_t* image_rows);
-  Geometry geometry(const std::vector<int64_t>& positions, const Grid& grid, const camera::Cameras& cameras) const;
+  Geometry geometry(const std::vector<int64_t>& positions, const Grid& grid,
+                    const camera::Cameras& cameras) const;
   at::Tensor head(const at::Tensor& x, const at::Tensor& e, const Grid& grid) const;
   void initialise(uint64_t seed);
   void update_cross(WanKvCache& cache, const Conditions& conditions);

@@ -23,9 +23,10 @@ struct WanConfig {
   bool qk_norm = true;
   bool cross_attn_norm = true;
   double eps = 1e-6;
-  int64_t clip_dim = 1280;   ///< i2v: width of the image features
-  bool camera = true;        ///< the prope_o projections exist
-  bool camera_init_zero = true;  ///< prope_o starts at zero (a camera model then equals its base model)
+  int64_t clip_dim = 1280;  ///< i2v: width of the image features
+  bool camera = true;       ///< the prope_o projections exist
+  bool camera_init_zero =
+      true;  ///< prope_o starts at zero (a camera model then equals its base model)
 
   /// @throws Error naming the field that does not fit.
   void validate() const;
