@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <limits>
 #include <thread>
 
 #include <nlohmann/json.hpp>
@@ -17,7 +18,9 @@
 #include "minwm/data/world.h"
 #include "minwm/eval/evaluation.h"
 #include "minwm/eval/real_clips.h"
+#include "minwm/stages/camera_gap.h"
 #include "minwm/stream/loaded_model.h"
+#include "writable.h"
 
 namespace minwm::apps {
 namespace {
@@ -134,19 +137,57 @@ class Generator {
       }
       const at::Tensor latents = loaded_.codec->encode(at::stack(truth));
       append(videos.codec, latents);
+      for (size_t i = first; i < end; ++i) {
+        held_out_.push_back(held_out_clip(i, latents[static_cast<int64_t>(i - first)],
+                                          text[i - first], wrong_paths[i]));
+      }
       const at::Tensor given = latents.narrow(1, 0, options_.given);
       append(videos.model, generate(at::stack(text), given, at::stack(right), first));
-      progress.update(static_cast<int64_t>(first + end));
+      progress.update(static_cast<int64_t>(first + end));  // half of this batch's work
       append(videos.wrong, generate(at::stack(text), given, at::stack(wrong), first));
       progress.update(2 * static_cast<int64_t>(end));
     }
+    progress.finish();
     for (const auto& video : videos.codec) {
       videos.still.push_back(video.slice(0, 0, 1).expand_as(video).contiguous());
     }
     return videos;
   }
 
+  /// After run(): the camera gap in dB on the first `count` clips; NaN if their length is not one
+  /// the model was made for.
+  double camera_gap(size_t count) {
+    stages::GapOptions gap;
+    gap.causal = loaded_.mode == stream::Mode::kStream;
+    gap.chunk_frames = loaded_.stream.chunk_frames;
+    gap.seed = static_cast<uint64_t>(options_.seed);
+    const int64_t frames = clips_.front().frames();
+    if (gap.causal && (frames % gap.chunk_frames != 0 || frames == gap.chunk_frames)) {
+      return std::numeric_limits<double>::quiet_NaN();
+    }
+    const std::vector<stages::GapClip> judged(
+        held_out_.begin(), held_out_.begin() + static_cast<std::ptrdiff_t>(count));
+    return stages::camera_gap(
+               stages::camera_gap_errors(*loaded_.model, *loaded_.codec, judged, gap))
+        .gap;
+  }
+
  private:
+  stages::GapClip held_out_clip(size_t i, const at::Tensor& latents, const at::Tensor& text,
+                                const at::Tensor& wrong) {
+    const auto& sampler = loaded_.stream;
+    const auto right = camera::make_cameras(clips_[i].camera_to_world, sampler.fx, sampler.fy);
+    stages::GapClip judged;
+    judged.clip.latents = latents;
+    judged.clip.text = text;
+    judged.clip.world_to_camera = right.world_to_camera[0];
+    judged.clip.intrinsics = right.intrinsics[0][0];
+    judged.other_world_to_camera =
+        camera::make_cameras(wrong, sampler.fx, sampler.fy).world_to_camera[0];
+    judged.index = static_cast<int64_t>(i);
+    return judged;
+  }
+
   void append(std::vector<at::Tensor>& videos, const at::Tensor& latents) {
     for (const auto& video : to_videos(loaded_.codec->decode(latents.to(at::kCPU)))) {
       videos.push_back(video);
@@ -167,6 +208,7 @@ class Generator {
   const EvaluateOptions& options_;
   stream::LoadedModel loaded_;
   const std::vector<eval::Commanded>& clips_;
+  std::vector<stages::GapClip> held_out_;
 };
 
 eval::Sheet clip_sheet(const std::string& title, const eval::Commanded& clip,
@@ -232,6 +274,7 @@ eval::Evaluation evaluate_checkpoint(const EvaluateOptions& options, int threads
   at::set_num_threads(threads);
   auto loaded = stream::open_model(options.checkpoint, options.sampler, device);
   const auto info = loaded.info;
+  require_writable(std::filesystem::path(options.output) / "report.html");
   data::WorldStyle style;
   style.name = options.style;
   style.height = info.latent_height * loaded.codec->spatial_factor();
@@ -259,7 +302,9 @@ eval::Evaluation evaluate_checkpoint(const EvaluateOptions& options, int threads
     wrong_paths.push_back(i < scored ? wrong_path(clips, i, 0, scored)
                                      : wrong_path(clips, i, scored, clips.size()));
   }
-  const Videos videos = Generator(options, std::move(loaded), clips).run(truths, wrong_paths);
+  Generator generator(options, std::move(loaded), clips);
+  const Videos videos = generator.run(truths, wrong_paths);
+  evaluation.camera_gap = generator.camera_gap(scored);
   evaluation.clips.assign(clips.begin(), clips.begin() + options.clips);
   evaluation.rows = judge(evaluation.clips, videos, threads);
   evaluation.sheets = all_sheets(options, clips, truths, videos);

@@ -12,6 +12,7 @@
 #include "minwm/data/video.h"
 #include "minwm/data/world.h"
 #include "minwm/stream/loaded_model.h"
+#include "writable.h"
 
 namespace minwm::apps {
 namespace {
@@ -24,25 +25,40 @@ struct GenerateOptions {
 
   void declare(Options& options) {
     options.add("checkpoint", &checkpoint, "checkpoint folder (a step, or a run: its newest step)");
-    options.add("pose", &pose, "trajectory, e.g. \"w*8, l*3\": w s a d move, j l turn, i k tilt, w+l*4 both");
+    options.add("pose", &pose,
+                "trajectory, e.g. \"w*8, l*3\": w s a d move, j l turn, i k tilt, w+l*4 both");
     options.add("output", &output, "mp4 file to write");
     options.add("frames", &frames, "video frames, 1 + 4 n; 0 = as long as the trajectory");
     options.add("seed", &seed, "random seed of the noise");
     options.add("prompt", &prompt, "what the world looks like");
     options.add("image", &image, "first frame (PNG or JPEG)");
-    options.add("world", &world, "take first frame and prompt from this procedural world; -1 = none");
+    options.add("world", &world,
+                "take first frame and prompt from this procedural world; -1 = none");
     options.add("steps", &sampler.steps, "denoising steps; 0 = as the checkpoint records");
-    options.add("mode", &sampler.mode, "stream or bidirectional; empty = what the checkpoint was trained for");
+    options.add("mode", &sampler.mode,
+                "stream or bidirectional; empty = what the checkpoint was trained for");
     options.add("solver", &sampler.solver, "renoise or euler; empty = as the checkpoint records");
     options.add("guidance", &sampler.guidance, "classifier-free guidance scale; 1 = off");
     options.add("fps", &fps, "frames per second of the file");
     options.add("device", &device, "cpu or cuda");
   }
+
+  void check() const {
+    require(!checkpoint.empty(), "--checkpoint is missing: the folder of a trained model");
+    require(!output.empty(), "--output is missing: the mp4 file to write");
+    require(frames >= 0 && (frames == 0 || frames % 4 == 1),
+            "--frames {}: expected 1 + 4 n (latent 0 is one frame, each later one four)", frames);
+    require(std::filesystem::path(output).extension() == ".mp4",
+            "--output {}: expected a name that ends in .mp4", output);
+    require(fps > 0, "--fps {}: expected a positive number", fps);
+  }
 };
 
-/// The first frame as uint8 [H, W, 3]; undefined if none was given. Sets the prompt of a procedural world.
+/// The first frame as uint8 [H, W, 3]; undefined if none was given. Sets the prompt of a procedural
+/// world.
 at::Tensor first_frame(GenerateOptions& options, int64_t width, int64_t height) {
-  require(options.image.empty() || options.world < 0, "--image and --world both name a first frame: give one");
+  require(options.image.empty() || options.world < 0,
+          "--image and --world both name a first frame: give one");
   if (options.world >= 0) {
     data::WorldStyle style;
     style.width = width;
@@ -56,63 +72,85 @@ at::Tensor first_frame(GenerateOptions& options, int64_t width, int64_t height) 
   return options.image.empty() ? at::Tensor() : data::read_image(options.image);
 }
 
-int generate(comm::World&, int argc, char** argv) {
+/// The poses of `video_frames` (0 = as many as there are): cut, or padded by standing still.
+at::Tensor fit_path(const at::Tensor& poses, int64_t video_frames) {
+  const int64_t frames = video_frames > 0 ? models::latent_frames(video_frames) : poses.size(0);
+  const int64_t missing = frames - poses.size(0);
+  if (missing > 0) {
+    spdlog::warn("--pose has {} motions, {} frames need {}: the camera stands still at the end",
+                 poses.size(0) - 1, video_frames, frames - 1);
+    return at::cat({poses, poses.slice(0, -1).expand({missing, 4, 4})});
+  }
+  if (missing < 0) {
+    spdlog::warn("--pose has {} motions, {} frames take only {}: the rest is cut off",
+                 poses.size(0) - 1, video_frames, frames - 1);
+  }
+  return poses.narrow(0, 0, frames);
+}
+
+/// [1, F, 3, H, W], chunk by chunk with a progress bar or all at once, as the model works.
+at::Tensor generate_pixels(const stream::LoadedModel& loaded, const at::Tensor& text,
+                           const at::Tensor& given, const at::Tensor& poses) {
+  const int64_t frames = poses.size(0), height = loaded.info.latent_height,
+                width = loaded.info.latent_width;
+  if (loaded.mode == stream::Mode::kBidirectional) {
+    const stream::GenerateRequest request{loaded.mode, text,  given,        poses,
+                                          height,      width, loaded.stream};
+    return loaded.codec->decode(stream::generate_latents(loaded.model, request).to(at::kCPU));
+  }
+  stream::WorldStream walk(loaded.model, loaded.codec, loaded.stream);
+  walk.begin(text, given, height, width);
+  Progress progress("generate", frames, "latents");
+  std::vector<at::Tensor> chunks;
+  while (walk.frames() < frames) {
+    const int64_t n = std::min(loaded.stream.chunk_frames, frames - walk.frames());
+    chunks.push_back(walk.next(poses.narrow(0, walk.frames(), n)).pixels);
+    progress.update(walk.frames());
+  }
+  return at::cat(chunks, 1);
+}
+
+int generate(comm::World& world, int argc, char** argv) {
   GenerateOptions options;
-  Options parser("minwm generate", "A checkpoint, a prompt, a first frame and a trajectory in; a video out.");
+  Options parser("minwm generate",
+                 "A checkpoint, a prompt, a first frame and a trajectory in; a video out.");
   options.declare(parser);
   if (!parser.parse(argc, argv)) {
     return kExitDone;
   }
-  require(!options.checkpoint.empty(), "--checkpoint is missing: the folder of a trained model");
-  require(!options.output.empty(), "--output is missing: the mp4 file to write");
-  require(options.frames >= 0 && (options.frames == 0 || options.frames % 4 == 1),
-          "--frames {}: expected 1 + 4 n (latent 0 is one frame, each later one four)", options.frames);
+  options.check();
+  require(world.size() == 1, "minwm generate runs on one rank, not on {}: start it without mpirun",
+          world.size());
   const auto motions = camera::parse_pose_string(options.pose);
   const auto device = open_device(options.device);
   auto loaded = stream::open_model(options.checkpoint, options.sampler, device);
+  require_writable(options.output);
   loaded.stream.seed = static_cast<uint64_t>(options.seed);
 
   const int64_t factor = loaded.codec->spatial_factor();
-  const int64_t height = loaded.info.latent_height * factor, width = loaded.info.latent_width * factor;
+  const int64_t height = loaded.info.latent_height * factor,
+                width = loaded.info.latent_width * factor;
   at::Tensor given;
   if (const at::Tensor image = first_frame(options, width, height); image.defined()) {
     given = loaded.codec->encode(data::to_pixels(image.unsqueeze(0), height, width).unsqueeze(0));
   }
   const at::Tensor text = data::caption_embedding(options.prompt).unsqueeze(0);
-  require(text.size(2) == loaded.model->text_dim(), "{}: the model reads text states of width {}; only the built-in "
-          "caption words (width {}) can be encoded here", options.checkpoint, loaded.model->text_dim(), text.size(2));
+  require(text.size(2) == loaded.model->text_dim(),
+          "{}: the model reads text states of width {}; only the built-in "
+          "caption words (width {}) can be encoded here",
+          options.checkpoint, loaded.model->text_dim(), text.size(2));
 
-  at::Tensor poses = camera::integrate(motions);
-  const int64_t frames = options.frames > 0 ? models::latent_frames(options.frames) : poses.size(0);
-  if (poses.size(0) < frames) {
-    poses = at::cat({poses, poses.slice(0, -1).expand({frames - poses.size(0), 4, 4})});
-  }
-  poses = poses.narrow(0, 0, frames);
-
-  at::Tensor pixels;
-  if (loaded.mode == stream::Mode::kBidirectional) {
-    stream::GenerateRequest request{loaded.mode, text, given, poses, loaded.info.latent_height,
-                                    loaded.info.latent_width, loaded.stream};
-    pixels = loaded.codec->decode(stream::generate_latents(loaded.model, request).to(at::kCPU));
-  } else {
-    stream::WorldStream world(loaded.model, loaded.codec, loaded.stream);
-    world.begin(text, given, loaded.info.latent_height, loaded.info.latent_width);
-    Progress progress("generate", frames, "latents");
-    std::vector<at::Tensor> chunks;
-    while (world.frames() < frames) {
-      const int64_t n = std::min(loaded.stream.chunk_frames, frames - world.frames());
-      chunks.push_back(world.next(poses.narrow(0, world.frames(), n)).pixels);
-      progress.update(world.frames());
-    }
-    pixels = at::cat(chunks, 1);
-  }
-  data::write_video(options.output, models::to_uint8(pixels[0]).permute({0, 2, 3, 1}).contiguous(), options.fps);
+  const at::Tensor poses = fit_path(camera::integrate(motions), options.frames);
+  const at::Tensor pixels = generate_pixels(loaded, text, given, poses);
+  data::write_video(options.output, models::to_uint8(pixels[0]).permute({0, 2, 3, 1}).contiguous(),
+                    options.fps);
   atomic_write(options.output + ".ini", parser.to_ini());
   fmt::print("{}\n", options.output);
   return kExitDone;
 }
 
-const bool registered = register_command("generate", "a checkpoint + prompt + first frame + trajectory → mp4", generate);
+const bool registered = register_command(
+    "generate", "a checkpoint + prompt + first frame + trajectory → mp4", generate);
 
 }  // namespace
 }  // namespace minwm::apps

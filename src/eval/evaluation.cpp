@@ -25,14 +25,13 @@ Headline headline(const std::string& key, const std::string& label, const Mean& 
   return h;
 }
 
-// The last camera gap that training measured; NaN if it did not.
-double last_camera_gap(const Evaluation& evaluation) {
-  for (auto log = evaluation.training.rbegin(); log != evaluation.training.rend(); ++log) {
-    if (!log->gap.y.empty()) {
-      return log->gap.y.back();
-    }
+// As measured here, else as training measured it last; NaN if neither did.
+double camera_gap(const Evaluation& evaluation) {
+  if (!std::isnan(evaluation.camera_gap) || evaluation.training.empty() ||
+      evaluation.training.back().gap.y.empty()) {
+    return evaluation.camera_gap;
   }
-  return kNaN;
+  return evaluation.training.back().gap.y.back();
 }
 
 nlohmann::ordered_json to_json(const Headline& h) {
@@ -57,8 +56,9 @@ nlohmann::ordered_json to_json(const TrainingLog& log) {
     }
   };
   last("camera_gap", log.gap);
-  last("right_db", log.right);
-  last("wrong_db", log.wrong);
+  last("gap_right", log.right);
+  last("gap_wrong", log.wrong);
+  json["gap_copy"] = log.copy;
   return json;
 }
 
@@ -99,7 +99,7 @@ std::vector<Headline> headlines(const Evaluation& evaluation) {
   const RowScores& model = evaluation.row("model").pooled;
   const RowScores& wrong = evaluation.row("wrong").pooled;
   std::vector<Headline> list = {
-      headline("camera_gap", "Camera gap", {last_camera_gap(evaluation), kNaN, 1}, 1, kNaN,
+      headline("camera_gap", "Camera gap", {camera_gap(evaluation), kNaN, 1}, 1, kNaN,
                "one-step prediction: better with the right camera than with another clip's", 2,
                " dB"),
       headline("best_scale", "Best scale", model.best_scale, .8, 1.2,
@@ -177,10 +177,8 @@ std::string to_text(const Evaluation& evaluation) {
             cell(p.gain_rotation.value, 7, 2) + cell(p.rotation_error.value, 7, 1) +
             cell(p.psnr.value, 6, 1) + "\n";
   }
-  const double gap = last_camera_gap(evaluation);
-  return text + (std::isnan(gap)
-                     ? ""
-                     : fmt::format("camera gap {:.2f} dB (last evaluation of training)\n", gap));
+  const double gap = camera_gap(evaluation);
+  return text + (std::isnan(gap) ? "" : fmt::format("camera gap {:.2f} dB\n", gap));
 }
 
 }  // namespace minwm::eval

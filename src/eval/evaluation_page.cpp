@@ -124,6 +124,9 @@ Figures training_figures(const Evaluation& evaluation) {
     if (!log.loss.y.empty()) {
       loss.series.push_back(averaged(log.loss, kLossPoints));
     }
+    if (!std::isnan(log.copy)) {
+      halves.references = {Reference{log.copy, "a true latent shown throughout"}};
+    }
     for (auto [plot, series] :
          {std::pair{&gap, &log.gap}, {&halves, &log.right}, {&halves, &log.wrong}}) {
       if (!series->y.empty()) {
@@ -156,7 +159,7 @@ void add_meanings(HtmlReport& report) {
                  "generated video compared with it. Only the first latent (one frame) is given.");
   report.definitions(
       {{"camera gap",
-        "Measured during training: how many dB better the model predicts held-out clips in one "
+        "How many dB better the model predicts held-out clips in one "
         "step when it "
         "is given the right camera instead of another clip's."},
        {"best scale",

@@ -13,7 +13,7 @@ std::string joined(const std::vector<std::string>& parts) {
 }
 
 std::string percent(double share) {
-  return fmt::format("{:.0f} %", 100 * share);
+  return fmt::format("{:.0f} %", 100 * share);
 }
 
 // Above zero by two standard errors.

@@ -1,6 +1,7 @@
 #include "minwm/eval/training_log.h"
 
 #include <fstream>
+#include <limits>
 #include <map>
 #include <optional>
 
@@ -33,7 +34,7 @@ Series to_series(const std::string& name, const std::map<int64_t, double>& value
 TrainingLog read_training_log(const std::filesystem::path& path) {
   std::ifstream file(path);
   require(file.good(), "{}: cannot be read; expected a run's metrics.jsonl", path.string());
-  std::map<int64_t, double> loss, seconds, gap, right, wrong;
+  std::map<int64_t, double> loss, seconds, gap, right, wrong, copy;
   TrainingLog log;
   std::string line;
   for (int number_of_line = 1; std::getline(file, line); ++number_of_line) {
@@ -56,15 +57,13 @@ TrainingLog read_training_log(const std::filesystem::path& path) {
     keep(loss, "loss");
     keep(seconds, "seconds");
     keep(gap, "camera_gap");
-    keep(right, "right_db");
-    keep(wrong, "wrong_db");
+    keep(copy, "gap_copy");
+    keep(right, "gap_right");
+    keep(wrong, "gap_wrong");
     log.steps = std::max(log.steps, step);
-    log.name = object.value("stage", log.name);
   }
   require(log.steps > 0, "{}: has no lines; expected a run's metrics.jsonl", path.string());
-  if (log.name.empty()) {
-    log.name = std::filesystem::absolute(path).parent_path().filename().string();
-  }
+  log.name = std::filesystem::absolute(path).parent_path().filename().string();
   for (const auto& [step, value] : seconds) {
     log.seconds += value;
   }
@@ -72,6 +71,7 @@ TrainingLog read_training_log(const std::filesystem::path& path) {
   log.gap = to_series(log.name, gap, true);
   log.right = to_series(log.name + ", right camera", right, true);
   log.wrong = to_series(log.name + ", another clip's camera", wrong, true);
+  log.copy = copy.empty() ? std::numeric_limits<double>::quiet_NaN() : copy.rbegin()->second;
   return log;
 }
 

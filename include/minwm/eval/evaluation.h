@@ -2,6 +2,7 @@
 // What `minwm evaluate` measured, and how it is told: as JSON, as a page, as a few lines on the
 // terminal.
 
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -40,7 +41,9 @@ struct Evaluation {
   std::vector<Sheet> sheets;
   std::vector<RealClip> real;
   std::string options;  ///< the resolved INI
-  double seconds = 0;   ///< that the evaluation took
+  /// Measured on the evaluation's own clips, in dB; NaN where it was not.
+  double camera_gap = std::numeric_limits<double>::quiet_NaN();
+  double seconds = 0;  ///< that the evaluation took
 
   /// @throws Error if there is no such row.
   const EvaluationRow& row(const std::string& key) const;

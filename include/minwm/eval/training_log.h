@@ -2,6 +2,7 @@
 // A training run's metrics.jsonl as curves over its steps.
 
 #include <filesystem>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -10,13 +11,15 @@
 namespace minwm::eval {
 
 struct TrainingLog {
-  std::string name;    ///< the stage, or the run's folder where the file does not say
+  std::string name;    ///< of the run's folder
   int64_t steps = 0;   ///< completed
   double seconds = 0;  ///< spent in steps
   Series loss;         ///< of every step
   Series gap;          ///< camera gap in dB, at the evaluations; empty if there were none
-  Series right,
-      wrong;  ///< its two halves: PSNR in dB with the right camera and with another clip's
+  /// What showing the first true latent throughout gets, in dB; NaN without evaluations.
+  double copy = std::numeric_limits<double>::quiet_NaN();
+  Series right;  ///< of the gap: PSNR in dB with the right camera …
+  Series wrong;  ///< … and with another clip's
 };
 
 /// Reads one object per line; of a step that occurs twice (a resumed run) the later one counts. A
