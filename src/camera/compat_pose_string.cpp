@@ -13,9 +13,10 @@ namespace {
 
 constexpr double kMostRepeats = 1e6;  ///< the originals have no limit but memory
 
-/// Python's str.strip() for ASCII.
+constexpr std::string_view kSpace = " \t\n\r\v\f\x1c\x1d\x1e\x1f";  ///< Python's, in ASCII
+
+/// Python's str.strip().
 std::string_view strip(std::string_view text) {
-  constexpr std::string_view kSpace = " \t\n\r\v\f\x1c\x1d\x1e\x1f";
   const size_t first = text.find_first_not_of(kSpace);
   return first == text.npos ? std::string_view()
                             : text.substr(first, text.find_last_not_of(kSpace) - first + 1);
@@ -126,14 +127,15 @@ std::vector<Motion> parse_dash_string(const std::string& text, DashProgram progr
     const auto parts = split(piece, '-');
     require(parts.size() == 2 || (program == DashProgram::kWanLmdb && parts.size() > 2),
             "pose string: piece '{}' is not action-duration", piece);
-    const auto motion = dash_motion(strip(parts[0]));
-    require(motion.has_value(), "pose string: unknown action '{}' in piece '{}'", strip(parts[0]),
-            piece);
     const auto duration = python_float(parts[1]);
     require(duration.has_value() && *duration <= kMostRepeats,
             "pose string: the duration of piece '{}' is not a usable number", piece);
+    const auto motion = dash_motion(strip(parts[0]));
+    // The Wan builder looks at the action only when it repeats it.
+    require(motion.has_value() || (program == DashProgram::kWanLmdb && *duration < 1),
+            "pose string: unknown action '{}' in piece '{}'", strip(parts[0]), piece);
     motions.insert(motions.end(), static_cast<size_t>(std::max(0., std::trunc(*duration))),
-                   *motion);
+                   motion.value_or(Motion{}));
   }
   return motions;
 }
@@ -142,7 +144,7 @@ std::string directory_suffix(const std::string& text, DashProgram program) {
   std::string out;
   for (const char c : text) {
     if (program != DashProgram::kWanLmdb) {
-      if (c != ' ' && c != ',' && c != '-') {
+      if (kSpace.find(c) == kSpace.npos && c != ',' && c != '-') {
         out += c;
       }
     } else if (is_digit(c) || is_lower(c)) {

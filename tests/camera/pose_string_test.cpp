@@ -5,8 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
-#include <torch/torch.h>
 
 #include "minwm/camera/rigid.h"
 #include "minwm/core/error.h"
@@ -76,7 +76,7 @@ TEST(PoseString, ErrorsNamePiecePositionAndReason) {
 TEST(Integrate, StartsAtTheIdentityAndAddsOnePosePerMotion) {
   const at::Tensor poses = integrate(parse_pose_string("w*3,l*2"));
   EXPECT_EQ(poses.sizes(), (std::vector<int64_t>{6, 4, 4}));
-  EXPECT_TRUE(at::equal(poses[0], torch::eye(4, torch::kDouble)));
+  EXPECT_TRUE(at::equal(poses[0], at::eye(4, at::kDouble)));
   EXPECT_NEAR(poses[5][2][3].item<double>(), 0.24, 1e-12);
   EXPECT_NEAR(poses[5][0][2].item<double>(), std::sin(2 * kRotationStep), 1e-12);
 }
@@ -108,7 +108,7 @@ TEST(Integrate, StaysRigidOverLongPaths) {
 
 TEST(StepPose, ContinuesWhatIntegrateBegan) {
   const auto motions = parse_pose_string("w+l*3,i*2,a*2");
-  at::Tensor pose = torch::eye(4, torch::kDouble);
+  at::Tensor pose = at::eye(4, at::kDouble);
   for (const Motion& motion : motions) {
     pose = step_pose(pose, motion);
   }
@@ -119,7 +119,7 @@ TEST(MakeCameras, AlignsCutsAndPads) {
   const at::Tensor poses = integrate(parse_pose_string("w*5,l*5")).narrow(0, 3, 8);
   const Cameras all = make_cameras(poses, kDefaultFx, kDefaultFy);
   EXPECT_EQ(all.world_to_camera.sizes(), (std::vector<int64_t>{1, 8, 4, 4}));
-  EXPECT_TRUE(at::allclose(all.world_to_camera[0][0], torch::eye(4)));
+  EXPECT_TRUE(at::allclose(all.world_to_camera[0][0], at::eye(4)));
   EXPECT_NEAR(all.world_to_camera[0][1][2][3].item<double>(), -kStep, 1e-6);
   const Cameras padded = make_cameras(poses, kDefaultFx, kDefaultFy, 12);
   EXPECT_EQ(padded.world_to_camera.size(1), 12);

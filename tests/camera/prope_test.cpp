@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <torch/torch.h>
+#include <ATen/ATen.h>
 
 #include "minwm/camera/pose_string.h"
 #include "minwm/core/error.h"
@@ -17,7 +17,7 @@ Cameras path(const std::string& text) {
 TEST(ProjectiveMatrices, TimesTheirInverseAreIdentity) {
   const auto matrices = projective_matrices(path("w+l*20,i*9,dn*5"));
   const at::Tensor product = at::matmul(matrices.p, matrices.p_inverse);
-  EXPECT_LT((product - torch::eye(4)).abs().max().item<double>(), 1e-6);
+  EXPECT_LT((product - at::eye(4)).abs().max().item<double>(), 1e-6);
   EXPECT_EQ(matrices.p.scalar_type(), at::kFloat);
 }
 
@@ -51,7 +51,7 @@ TEST(ProjectiveMatrices, WithoutIntrinsicsAreTheViews) {
 }
 
 TEST(ProjectiveMatrices, RefuseUnbatchedCameras) {
-  const Cameras cameras{torch::eye(4).unsqueeze(0), {}};
+  const Cameras cameras{at::eye(4).unsqueeze(0), {}};
   EXPECT_THROW(projective_matrices(cameras), Error);
 }
 

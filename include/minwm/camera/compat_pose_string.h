@@ -21,8 +21,10 @@ std::vector<Motion> parse_star_string(const std::string& text, StarProgram progr
 
 /// The three programs that read "action-duration".
 enum class DashProgram {
-  kWorldPlay,     ///< the generator of the training videos
-  kWanLmdb,       ///< the Wan line's data set builder: ignores what follows a second `-`
+  kWorldPlay,  ///< the generator of the training videos
+  /// The Wan line's data set builder: ignores what follows a second `-`, and an unknown action
+  /// that is not repeated once.
+  kWanLmdb,
   kHyPreencoder,  ///< the HY line's data set builder
 };
 
