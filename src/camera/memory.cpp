@@ -61,7 +61,8 @@ double overlap(const Rigid& current_view, const Rigid& historic_view,
     const Vector3 v = {p[0] - center[0], p[1] - center[1], p[2] - center[2]};
     seen += std::hypot(v[0], v[1], v[2]) < options.radius && in_view(v, axis, options) ? 1 : 0;
   }
-  return static_cast<double>(seen) / static_cast<double>(visible.size());
+  // In float32, as upstream: the order of equal overlaps hangs on the last digit.
+  return static_cast<float>(seen) / static_cast<float>(visible.size());
 }
 
 }  // namespace
@@ -93,33 +94,32 @@ std::vector<int64_t> select_memory(const at::Tensor& world_to_camera, int64_t cu
   const std::vector<Rigid> views = to_rigid(world_to_camera);
   const auto total = static_cast<int64_t>(views.size());
   require(current >= 0 && current < total, "memory: frame {} of {} does not exist", current, total);
-  require(options.memory_frames >= options.temporal_context + kChunk,
-          "memory: {} frames do not hold a context of {} and the first chunk",
-          options.memory_frames, options.temporal_context);
   if (current <= options.memory_frames) {
     std::vector<int64_t> all(static_cast<size_t>(current));
     std::iota(all.begin(), all.end(), 0);
     return all;
   }
   const std::vector<Vector3> visible = visible_points(points, options);
-  const int64_t context = current - options.temporal_context;
+  const int64_t context = std::max<int64_t>(0, current - options.temporal_context);
   const int64_t last_query = std::min(current + options.predicted_frames, total);
 
   std::vector<std::pair<double, int64_t>> candidates;
   for (int64_t h = kChunk; h < context; h += kChunk) {
     double distance = 0;
     for (int64_t q = current; q < last_query; ++q) {
-      for (const int64_t frame : {h, h + 2}) {
-        distance += 1 - overlap(views[static_cast<size_t>(q)], views[static_cast<size_t>(frame)],
-                                visible, options);
-      }
+      const auto apart = [&](int64_t frame) {
+        return 1 - overlap(views[static_cast<size_t>(q)], views[static_cast<size_t>(frame)],
+                           visible, options);
+      };
+      distance += (apart(h) + apart(std::min(h + 2, total - 1))) / 2;
     }
-    candidates.emplace_back(distance, h);
+    candidates.emplace_back(distance / static_cast<double>(last_query - current), h);
   }
   std::stable_sort(candidates.begin(), candidates.end(),
                    [](const auto& a, const auto& b) { return a.first < b.first; });
 
-  const auto room = static_cast<size_t>(options.memory_frames - options.temporal_context);
+  const auto room =
+      static_cast<size_t>(std::max<int64_t>(0, options.memory_frames - options.temporal_context));
   std::set<int64_t> memory = {0, 1, 2, 3};
   for (const auto& [distance, h] : candidates) {
     if (memory.size() >= room) {

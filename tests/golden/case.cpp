@@ -83,6 +83,16 @@ std::vector<std::string> Case::under(const std::string& prefix) const {
   return names;
 }
 
+std::vector<std::string> Case::unread_results() const {
+  std::vector<std::string> names;
+  for (const std::string& name : file.names()) {
+    if ((name.starts_with("out/") || name.starts_with("grad/")) && !read_.contains(name)) {
+      names.push_back(name);
+    }
+  }
+  return names;
+}
+
 void Report::compare(const std::string& name, const at::Tensor& ours, const at::Tensor& reference) {
   compare(name, ours, reference, case_.rtol, case_.atol);
 }

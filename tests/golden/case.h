@@ -5,6 +5,7 @@
 //   c.out("cos.16")); } } static const bool registered = register_kind("wan.rope.table",
 //   replay_rope);
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -21,14 +22,23 @@ struct Case {
   nlohmann::ordered_json config;
   double rtol = 0, atol = 0;
   Safetensors file;
-  at::Tensor tensor(const std::string& full_name) const { return file.get(full_name); }
-  at::Tensor in(const std::string& name) const { return file.get("in/" + name); }
-  at::Tensor out(const std::string& name) const { return file.get("out/" + name); }
-  at::Tensor param(const std::string& name) const { return file.get("param/" + name); }
-  at::Tensor grad(const std::string& name) const { return file.get("grad/" + name); }
+  at::Tensor tensor(const std::string& full_name) const {
+    read_.insert(full_name);
+    return file.get(full_name);
+  }
+  at::Tensor in(const std::string& name) const { return tensor("in/" + name); }
+  at::Tensor out(const std::string& name) const { return tensor("out/" + name); }
+  at::Tensor param(const std::string& name) const { return tensor("param/" + name); }
+  at::Tensor grad(const std::string& name) const { return tensor("grad/" + name); }
   bool has(const std::string& full_name) const { return file.contains(full_name); }
   /// Names with this prefix ("grad/"), the prefix removed.
   std::vector<std::string> under(const std::string& prefix) const;
+  /// The expected results ("out/…", "grad/…") that no replay asked for: a replay that leaves one out
+  /// is no pass.
+  std::vector<std::string> unread_results() const;
+
+ private:
+  mutable std::set<std::string> read_;
 };
 
 /// Collects comparisons. |ours - reference| <= atol + rtol |reference| elementwise.

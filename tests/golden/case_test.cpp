@@ -2,6 +2,9 @@
 
 #include "case.h"
 
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
 #include <limits>
 
 #include <gmock/gmock.h>
@@ -100,6 +103,19 @@ TEST(Case, ReadsConfigToleranceAndTensors) {
   EXPECT_THAT(error_of([&] { (void)c.out("y"); }), HasSubstr("no tensor 'out/y'"));
 }
 
+TEST(Case, KnowsTheResultsThatNobodyAskedFor) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "case.safetensors";
+  const at::Tensor one = at::ones({1});
+  write_safetensors(path, {{"in/x", one}, {"out/y", one}, {"out/z", one}, {"grad/w", one}},
+                    kMetadata);
+  const Case c(path);
+  EXPECT_THAT(c.unread_results(), ::testing::ElementsAre("out/y", "out/z", "grad/w"));
+  (void)c.out("z");
+  (void)c.grad("w");
+  EXPECT_THAT(c.unread_results(), ::testing::ElementsAre("out/y"));
+}
+
 TEST(Case, MissingOrMalformedMetadataIsAnError) {
   const TemporaryFolder folder;
   for (const char* key : {"kind", "config", "rtol", "atol"}) {
@@ -112,6 +128,65 @@ TEST(Case, MissingOrMalformedMetadataIsAnError) {
     metadata["atol"] = bad;
     EXPECT_THAT(error_of([&] { const Case c(write_case(folder, metadata)); }), HasSubstr("atol"));
   }
+}
+
+/// Runs minwm-verify: its exit code and what it printed.
+std::pair<int, std::string> verify(const std::string& arguments) {
+  const std::string command = MINWM_BINARY_DIR "/minwm-verify " + arguments + " 2>&1";
+  FILE* pipe = ::popen(command.c_str(), "r");
+  std::string printed;
+  for (int c = std::fgetc(pipe); c != EOF; c = std::fgetc(pipe)) {
+    printed += static_cast<char>(c);
+  }
+  return {WEXITSTATUS(::pclose(pipe)), printed};
+}
+
+/// A case of the action labels: one still frame, whose label is 0.
+std::string write_label_case(const TemporaryFolder& folder, const std::string& name,
+                             int64_t expected, const std::string& extra = "out/t/labels_infer") {
+  const std::string path = folder / name;
+  const at::Tensor label = at::full({1}, expected, at::kLong);
+  std::vector<std::pair<std::string, at::Tensor>> tensors = {
+      {"in/t/w2c", at::eye(4, at::kDouble).unsqueeze(0)},
+      {"out/t/labels_train", label},
+      {"out/t/labels_infer", label}};
+  if (extra != "out/t/labels_infer") {
+    tensors.emplace_back(extra, label);
+  }
+  Metadata metadata = kMetadata;
+  metadata["kind"] = "camera.actions.from_poses";
+  metadata["config"] = R"({"train_move_threshold": 0.01, "infer_move_threshold": 0.0001})";
+  write_safetensors(path, tensors, metadata);
+  return path;
+}
+
+TEST(Verify, ExitsWithZeroOnlyIfAllCasesPass) {
+  if (!std::filesystem::exists(MINWM_BINARY_DIR "/minwm-verify")) {
+    GTEST_SKIP() << "minwm-verify is not built";
+  }
+  const TemporaryFolder folder;
+  const std::string good = write_label_case(folder, "good.safetensors", 0);
+  const std::string bad = write_label_case(folder, "bad.safetensors", 1);
+  const std::string extra = write_label_case(folder, "extra.safetensors", 0, "out/u/labels_train");
+  const std::string unknown = write_case(folder, kMetadata);
+  std::ofstream(folder / "broken.safetensors") << "no safetensors";
+
+  auto [code, text] = verify(good);
+  EXPECT_EQ(code, 0) << text;
+  EXPECT_THAT(text, HasSubstr("ok good camera.actions.from_poses"));
+  std::tie(code, text) = verify(bad + " " + good);
+  EXPECT_EQ(code, 1);
+  EXPECT_THAT(text, ::testing::AllOf(HasSubstr("FAIL bad"), HasSubstr("ok good"),
+                                     HasSubstr("1 of 2 cases failed")));
+  std::tie(code, text) = verify(extra);
+  EXPECT_EQ(code, 1) << "a result that is compared with nothing";
+  EXPECT_THAT(text, HasSubstr("out/u/labels_train: nothing of ours was compared with it"));
+  std::tie(code, text) = verify(unknown);
+  EXPECT_EQ(code, 1);
+  EXPECT_THAT(text, HasSubstr("no replay for kind 'test.kind'"));
+  EXPECT_EQ(verify(folder / "broken.safetensors").first, 1);
+  EXPECT_EQ(verify(folder / "absent.safetensors").first, 1);
+  EXPECT_EQ(verify("").first, 2) << "no case at all is a wrong call";
 }
 
 TEST(Kinds, ARegisteredKindIsFoundAndAnUnknownOneIsNot) {

@@ -136,8 +136,13 @@ void replay_block(const Case& c, Report& report) {
   const auto context = block->cross_attention()->project_context(text, 0, at::kFloat);
   const at::Tensor y = block->forward(frames, rows, where, context, attend, at::kFloat).view(x.sizes());
   report.compare("y", y, c.out("y"));
-  report.compare("self_attn", block->self_attention_output(frames, block->modulation(rows), where, attend, at::kFloat).view(x.sizes()),
-                 c.out("self_attn"));
+  const auto modulation = block->modulation(rows);
+  const at::Tensor attended = block->self_attention_output(frames, modulation, where, attend, at::kFloat);
+  report.compare("self_attn", attended.view(x.sizes()), c.out("self_attn"));
+  const at::Tensor after = frames + attended * modulation[2].unsqueeze(2);
+  const at::Tensor crossed = block->cross_attention_output(after, context, at::kFloat);
+  report.compare("cross_attn", crossed.view(x.sizes()), c.out("cross_attn"));
+  report.compare("ffn", block->feed_forward_output(after + crossed, modulation, at::kFloat).view(x.sizes()), c.out("ffn"));
   (y * c.in("grad_out")).sum().backward();
   compare_gradients(c, report, *block, {{"x", x.grad()}, {"e0", e0.grad()}, {"context", text.grad()}});
 }

@@ -11,7 +11,7 @@
 namespace minwm::camera {
 
 struct MemoryOptions {
-  int64_t memory_frames = 20;     ///< frames selected in all
+  int64_t memory_frames = 20;     ///< frames selected in all (more if they do not hold the rest)
   int64_t temporal_context = 12;  ///< of these, the last frames before the current one
   int64_t predicted_frames = 4;   ///< the chunk that will attend to them
   double view_width = 60;         ///< degrees
