@@ -30,7 +30,7 @@ int64_t python_int(const std::string& raw) {
     require(digit || between, "'{}' is not a whole number", text);
     digits += digit ? text.substr(i, 1) : "";
   }
-  require(!digits.empty() && digits.size() < 7, "'{}' is not a usable number", text);
+  require(!digits.empty() && digits.size() < 19, "'{}' is not a usable number", text);
   return (text[0] == '-' ? -1 : 1) * std::stoll(digits);
 }
 
