@@ -10,6 +10,7 @@
 #include "minwm/data/video.h"
 #include "minwm/data/world.h"
 #include "minwm/models/codec/analytic.h"
+#include "writable.h"
 
 namespace minwm::apps {
 namespace {
@@ -89,6 +90,7 @@ int fit_codec(comm::World& world, int argc, char** argv) {
   if (world.rank() > 0) {
     return kExitDone;  // seconds of work: one rank does it
   }
+  require_writable(options.output);
   std::vector<at::Tensor> clips;
   {
     Progress progress("render", options.worlds, "clips");

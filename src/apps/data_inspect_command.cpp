@@ -189,8 +189,10 @@ int inspect(comm::World& world, int argc, char** argv) {
     print_text(found.about);
   }
   std::fflush(stdout);
-  require(found.bad.empty(), "{} of {} clips are bad; the first: {}", found.bad.size(),
-          found.about["clips"].get<int64_t>(), found.bad.empty() ? "" : found.bad[0].reason);
+  if (!found.bad.empty()) {
+    fail("{} of {} clips are bad; the first: {}", found.bad.size(),
+         found.about["clips"].get<int64_t>(), found.bad[0].reason);
+  }
   return kExitDone;
 }
 

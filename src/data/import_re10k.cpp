@@ -57,7 +57,10 @@ ImportReport import_re10k(const fs::path& source, const fs::path& folder,
   const auto film = [&](int64_t i) {
     const std::string& id = ids[static_cast<size_t>(i)];
     const camera::Re10kClip clip = camera::read_re10k(source / "poses" / (id + ".txt"));
-    const double* const k = clip.intrinsics.const_data_ptr<double>();  // of the first line
+    // Of the first line, and as given although the sample films' pixels are not square: they were
+    // stretched, and the epipolar error of followed corners is 0.20 pixels so, 0.76 if the films
+    // were taken for crops.
+    const double* const k = clip.intrinsics.const_data_ptr<double>();
     return Film{.sample_id = "re10k-" + id,
                 .caption = captions[static_cast<size_t>(i)],
                 .trajectory = "",
