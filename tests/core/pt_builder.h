@@ -1,14 +1,20 @@
 #pragma once
 // Makes PyTorch files byte by byte, so that tests can also make malformed ones.
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 namespace minwm::testing::pt {
 
+/// The `bytes` lowest bytes of a number, the lowest first.
 inline std::string little(uint64_t value, size_t bytes) {
-  return std::string(reinterpret_cast<const char*>(&value), bytes);
+  std::string out(bytes, '\0');
+  for (size_t i = 0; i < std::min<size_t>(bytes, 8); ++i) {
+    out[i] = static_cast<char>(value >> (8 * i));
+  }
+  return out;
 }
 
 /// What a zip file of stored entries looks like, with places to break it.

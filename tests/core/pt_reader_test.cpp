@@ -1,5 +1,6 @@
 #include "minwm/core/pt_reader.h"
 
+#include <array>
 #include <cstring>
 #include <fstream>
 
@@ -238,10 +239,10 @@ TEST_F(PtReader, EveryDamagedByteIsAnErrorOrStillAnObject) {
                               "K\x03u.";
   const std::string bytes =
       Zip().add("a/data.pkl", program).add("a/data/0", bytes_of<float>({1, 2})).bytes();
-  int refused = 0;
-  for (size_t i = 0; i < bytes.size(); ++i) {
+  size_t refused = 0;
+  for (size_t i = 0; i < 4 * bytes.size(); ++i) {
     std::string damaged = bytes;
-    damaged[i] = static_cast<char>(damaged[i] ^ 0x41);
+    damaged[i / 4] = static_cast<char>(damaged[i / 4] ^ std::array{0x01, 0x41, 0x80, 0xff}[i % 4]);
     try {
       read_pt(write(damaged));
     } catch (const Error& error) {
@@ -249,7 +250,7 @@ TEST_F(PtReader, EveryDamagedByteIsAnErrorOrStillAnObject) {
       ++refused;
     }
   }
-  EXPECT_GT(refused, static_cast<int>(bytes.size() / 2));
+  EXPECT_GT(refused, 2 * bytes.size());
 }
 
 TEST_F(PtReader, MismatchesOfTypeNameThePlace) {
