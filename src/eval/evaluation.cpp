@@ -19,8 +19,10 @@ Headline headline(const std::string& key, const std::string& label, const Mean& 
                   bool sign = false) {
   Headline h{key, label, unit, meaning, mean.value, mean.error, low, high, "–"};
   if (!std::isnan(mean.value)) {
-    h.text = sign ? fmt::format("{:+.{}f}{}", mean.value, digits, unit)
-                  : fmt::format("{:.{}f}{}", mean.value, digits, unit);
+    const double shown =
+        std::abs(mean.value) < .5 * std::pow(10, -digits) ? 0 : mean.value;  // never -0.00
+    h.text = sign ? fmt::format("{:+.{}f}{}", shown, digits, unit)
+                  : fmt::format("{:.{}f}{}", shown, digits, unit);
   }
   return h;
 }
@@ -98,33 +100,33 @@ std::string Headline::aim() const {
 std::vector<Headline> headlines(const Evaluation& evaluation) {
   const RowScores& model = evaluation.row("model").pooled;
   const RowScores& wrong = evaluation.row("wrong").pooled;
-  std::vector<Headline> list = {
-      headline("camera_gap", "Camera gap", {camera_gap(evaluation), kNaN, 1}, 1, kNaN,
-               "one-step prediction: better with the right camera than with another clip's", 2,
-               " dB"),
-      headline("best_scale", "Best scale", model.best_scale, .8, 1.2,
-               "amplitude of the commanded path that explains the video best", 2),
-      headline("vs_mirror", "Against the mirror", model.vs_mirror, 1, kNaN,
-               "closer to the commanded path than to its mirror image", 1, " dB", true),
-      headline("acc3", "Right key", model.accuracy3, .6, kNaN,
-               "picture motion over three latents names the commanded key", 2),
-      headline("top1", "First of the rivals", model.top1, .8, kNaN,
-               "clips whose commanded path beats its 7 rivals; chance 0.125", 2),
-      headline("gain_rotation", "Gain of turns", model.gain_rotation, .8, 1.2,
-               "recovered turn over commanded turn", 2),
-      headline(
-          "gain_translation", "Gain of moves", model.gain_translation, .8, 1.2,
-          model.ok_share.value < kPoseBelievable
-              ? "recovered move over commanded; few poses could be recovered, so do not trust it"
-              : "recovered move over commanded move",
-          2),
-      headline("rotation_error", "Rotation error", model.rotation_error, kNaN, kNaN,
-               "mean over frames, lower is better", 1, "°"),
-      headline("wrong_best_scale", "Wrong cameras: scale", wrong.best_scale, kNaN, .2,
-               "the same model steered by other clips' cameras must not follow this path", 2),
-      headline("wrong_top1", "Wrong cameras: first", wrong.top1, kNaN, .2,
-               "and must not beat the rivals; chance 0.125", 2)};
-  return list;
+  const bool believable = model.ok_share.value >= kPoseBelievable;
+  return {headline("camera_gap", "Camera gap", {camera_gap(evaluation), kNaN, 1}, 1, kNaN,
+                   "one-step prediction: better with the right camera than with another clip's", 2,
+                   " dB"),
+          headline("best_scale", "Best scale", model.best_scale, .8, 1.2,
+                   "amplitude of the commanded path that explains the video best", 2),
+          headline("vs_mirror", "Against the mirror", model.vs_mirror, 1, kNaN,
+                   "closer to the commanded path than to its mirror image", 1, " dB", true),
+          headline("acc3", "Right key", model.accuracy3, .6, kNaN,
+                   "picture motion over three latents names the commanded key", 2),
+          headline("top1", "First of the rivals", model.top1, .8, kNaN,
+                   "clips whose commanded path beats its 7 rivals; chance 0.125", 2),
+          headline("gain_rotation", "Gain of turns", model.gain_rotation, .8, 1.2,
+                   "recovered turn over commanded turn", 2),
+          believable
+              ? headline("gain_translation", "Gain of moves", model.gain_translation, .8, 1.2,
+                         "recovered move over commanded move", 2)
+              : headline("gain_translation", "Gain of moves", model.gain_translation, kNaN, kNaN,
+                         fmt::format("not judged: only {:.0f} % of poses could be recovered",
+                                     100 * model.ok_share.value),
+                         2),
+          headline("rotation_error", "Rotation error", model.rotation_error, kNaN, kNaN,
+                   "mean over frames, lower is better", 1, "°"),
+          headline("wrong_best_scale", "Wrong cameras: scale", wrong.best_scale, kNaN, .2,
+                   "the same model steered by other clips' cameras must not follow this path", 2),
+          headline("wrong_top1", "Wrong cameras: first", wrong.top1, kNaN, .2,
+                   "and must not beat the rivals; chance 0.125", 2)};
 }
 
 nlohmann::ordered_json to_json(const Evaluation& evaluation) {

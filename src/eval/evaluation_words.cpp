@@ -8,6 +8,8 @@
 namespace minwm::eval {
 namespace {
 
+constexpr double kRise = .05;  // dB between two evaluations that count as still rising
+
 std::string joined(const std::vector<std::string>& parts) {
   return fmt::format("{}", fmt::join(parts, ", "));
 }
@@ -64,7 +66,7 @@ std::string what_training_bought(const Evaluation& evaluation) {
                   seconds > 0 ? fmt::format(", {:.1f} minutes in all", seconds / 60) : "");
   for (const auto& log : evaluation.training) {
     if (log.gap.y.size() > 1) {
-      const bool rising = log.gap.y.back() > log.gap.y[log.gap.y.size() - 2];
+      const bool rising = log.gap.y.back() > log.gap.y[log.gap.y.size() - 2] + kRise;
       text += fmt::format(" The camera gap went from {:.2f} to {:.2f} dB during {}{}.",
                           log.gap.y.front(), log.gap.y.back(), log.name,
                           rising ? " and was still rising at its end" : "");

@@ -5,11 +5,12 @@
 #include <memory>
 
 #include <ATen/ATen.h>
+#include <nlohmann/json.hpp>
 
 #include "minwm/core/error.h"
+#include "minwm/data/encode.h"
 #include "minwm/data/latent_store.h"
 #include "minwm/data/manifest.h"
-#include "minwm/data/video.h"
 #include "minwm/eval/video_metrics.h"
 
 namespace minwm::eval {
@@ -33,6 +34,16 @@ const data::ManifestEntry& find_entry(const std::vector<data::ManifestEntry>& en
                                   [&](const auto& entry) { return entry.sample_id == id; });
   require(found != entries.end(), "{}: the clip folder holds no sample '{}'", where, id);
   return *found;
+}
+
+// How the store's clips were brought to its size: as its provenance says, else as `minwm data
+// encode` does by itself.
+data::Fit recorded_fit(const data::LatentStore* store) {
+  const auto about =
+      nlohmann::json::parse(store != nullptr ? store->layout().provenance : "{}", nullptr, false);
+  const nlohmann::json::json_pointer fit("/options/fit");
+  const bool stretched = about.is_object() && about.value(fit, "crop") == "stretch";
+  return stretched ? data::Fit::kStretch : data::Fit::kCrop;
 }
 
 // uint8 [F, H, W, 3] of pixels [1, F, 3, H, W].
@@ -74,14 +85,18 @@ std::vector<RealClip> reconstruct_real_clips(const RealClipOptions& options, mod
             "{}: holds clips of {}x{} pixels, the checkpoint makes {}x{}", options.store,
             layout.pixel_width, layout.pixel_height, width, height);
   }
+  const data::EncodeOptions encode{width, height, recorded_fit(store.get()), 0};
   const auto folder = clip_folder(options);
   const auto entries = data::read_manifest(folder);
   const int64_t available = store ? store->size() : static_cast<int64_t>(entries.size());
   for (int64_t i = 0; i < std::min(options.count, available); ++i) {
     const auto& entry = store ? find_entry(entries, store->sample_id(i), folder.string())
                               : entries[static_cast<size_t>(i)];
-    const at::Tensor pixels =
-        data::to_pixels(data::read_clip_frames(folder, entry), height, width).unsqueeze(0);
+    at::Tensor frames = data::read_clip_frames(folder, entry);
+    if (store) {  // longer clips were cut
+      frames = frames.slice(0, 0, models::pixel_frames(store->layout().frames));
+    }
+    const at::Tensor pixels = data::fit_frames(frames, encode).unsqueeze(0);
     const at::Tensor latents = store ? store->read(i).latents.unsqueeze(0) : codec.encode(pixels);
     clips.push_back(compare(entry, pixels, latents, codec, store != nullptr));
   }
