@@ -90,6 +90,12 @@ class Writer {
     AVDictionary* options = nullptr;
     av_dict_set_int(&options, "crf", crf, 0);
     av_dict_set(&options, "preset", "medium", 0);
+#ifdef __x86_64__
+    // The AVX-512 code of libx264 164 gives other bytes from one run to the next (macroblock tree).
+    if (__builtin_cpu_supports("avx512f") != 0) {
+      av_dict_set(&options, "x264-params", "asm=avx2", 0);
+    }
+#endif
     const int status = avcodec_open2(encoder_.get(), codec, &options);
     av_dict_free(&options);
     check_ffmpeg(status, shown_, "cannot set up the encoder");

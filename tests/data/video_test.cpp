@@ -75,9 +75,11 @@ TEST(Video, TheSameFramesGiveTheSameBytes) {
   const TemporaryFolder folder;
   const at::Tensor frames = moving_colours(30, 64, 64);
   write_video(folder / "a.mp4", frames, 16);
-  write_video(folder / "b.mp4", frames, 16);
   const std::string bytes = read_file(folder / "a.mp4");
-  EXPECT_EQ(bytes, read_file(folder / "b.mp4"));
+  for (int repeat = 0; repeat < 10; ++repeat) {
+    write_video(folder / "b.mp4", frames, 16);
+    EXPECT_TRUE(bytes == read_file(folder / "b.mp4")) << repeat;
+  }
   EXPECT_LT(bytes.find("moov"), bytes.find("mdat")) << "a player must see the index first";
 }
 
