@@ -1,0 +1,317 @@
+// minwm train: one stage from one INI file.
+
+#include <filesystem>
+
+#include <spdlog/spdlog.h>
+
+#include "command.h"
+#include "minwm/core/device.h"
+#include "minwm/core/error.h"
+#include "minwm/core/files.h"
+#include "minwm/core/options.h"
+#include "minwm/core/safetensors.h"
+#include "minwm/models/state.h"
+#include "minwm/models/wan/backbone.h"
+#include "minwm/stages/bidirectional.h"
+#include "minwm/stages/teacher_forcing.h"
+#include "minwm/train/gap_evaluation.h"
+#include "minwm/train/loop.h"
+
+namespace minwm::apps {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct TrainCommand {
+  std::string stage, model = "wan-tiny", init, resume = "auto", device = "cpu", output, codec,
+                     eval_store;
+  std::string solver = "euler";
+  std::vector<double> step_list;
+  std::vector<std::string> stores;
+  int64_t seed = 0, eval_every = 250, eval_clips = 24;
+  bool dry_run = false;
+  train::RunOptions run;
+  comm::MeshOptions mesh;
+  stages::FlowOptions bidirectional, teacher_forcing;
+
+  void declare(Options& options) {
+    options.add("stage", &stage, "bidirectional or teacher-forcing");
+    options.add("model", &model, "preset: wan-tiny, wan-1.3b, …");
+    options.add("seed", &seed, "of weights, data order and every random draw");
+    options.add(
+        "init", &init,
+        "weights to start from: a checkpoint or run folder (its averaged weights), or safetensors");
+    options.add("resume", &resume,
+                "auto = continue the run in output.dir if there is one, none, or a checkpoint");
+    options.add("dry_run", &dry_run, "print configuration, mesh and batch, then exit");
+    options.add("device", &device, "cpu or cuda");
+    options.add("output.dir", &output,
+                "folder of the run: metrics.jsonl, config.ini, checkpoints/");
+    options.add("data.stores", &stores, "latent stores to train on, comma separated");
+    options.add("data.codec", &codec,
+                "codec the stores were made with; copied into every checkpoint");
+    options.add("data.eval_store", &eval_store,
+                "latent store of held-out clips; empty = no evaluation");
+    options.add("eval.every", &eval_every,
+                "steps between camera-gap evaluations (one more at the end)");
+    options.add("eval.clips", &eval_clips, "held-out clips that are judged");
+    options.add("sampler.solver", &solver,
+                "how generate shall sample: renoise or euler; recorded in the checkpoint");
+    options.add("sampler.step_list", &step_list,
+                "few-step timesteps before the shift, e.g. 1000,750,500,250; recorded");
+    mesh.declare(options);
+    run.train.declare(options);
+    run.optimizer.declare(options);
+    run.ema.declare(options);
+    run.checkpoint.declare(options);
+    bidirectional.declare(options, "bidirectional", false);
+    teacher_forcing.declare(options, "teacher_forcing", true);
+  }
+
+  bool causal() const { return stage == "teacher-forcing"; }
+  const stages::FlowOptions& flow() const { return causal() ? teacher_forcing : bidirectional; }
+
+  void validate() const {
+    require(!stage.empty(), "--stage is missing: bidirectional or teacher-forcing");
+    require(stage == "bidirectional" || causal(),
+            "--stage {}: expected bidirectional or teacher-forcing", stage);
+    require(!output.empty() || dry_run, "--output.dir is missing: the folder of the run");
+    require(!stores.empty() || dry_run,
+            "--data.stores is missing: latent stores made by minwm data");
+    require(solver == "euler" || solver == "renoise",
+            "sampler.solver '{}': expected renoise or euler", solver);
+    require(eval_every >= 0 && eval_clips >= 2,
+            "eval.clips {}: expected 2 or more (each is judged with another's cameras)",
+            eval_clips);
+    require(eval_store.empty() || !codec.empty(),
+            "--data.eval_store needs --data.codec: the gap is measured in pixels");
+    require(mesh.context == 1,
+            "parallel.context {}: training splits clips over ranks, not tokens: use 1",
+            mesh.context);
+    for (const auto& file : {codec, init}) {
+      require(file.empty() || fs::exists(file), "{}: does not exist", file);
+    }
+  }
+};
+
+using Stores = std::vector<std::shared_ptr<const data::LatentStore>>;
+
+std::string shape_text(const data::StoreLayout& layout) {
+  return fmt::format("{} x {} x {} x {} with text {} x {}", layout.frames, layout.channels,
+                     layout.height, layout.width, layout.text_tokens, layout.text_dim);
+}
+
+Stores open_stores(const TrainCommand& command, const models::Backbone& model) {
+  Stores stores;
+  for (const auto& path : command.stores) {
+    stores.push_back(std::make_shared<const data::LatentStore>(path));
+    const auto& layout = stores.back()->layout();
+    const auto& expected = stores.front()->layout();
+    require(shape_text(layout) == shape_text(expected), "{}: its clips are {}, those of {} are {}",
+            path, shape_text(layout), command.stores.front(), shape_text(expected));
+    require(layout.codec == expected.codec, "{}: was encoded by codec '{}', {} by '{}'", path,
+            layout.codec, command.stores.front(), expected.codec);
+    require(layout.channels == model.latent_channels() && layout.text_dim == model.text_dim(),
+            "{}: {} latent channels and text of width {}; model '{}' takes {} and {}", path,
+            layout.channels, layout.text_dim, command.model, model.latent_channels(),
+            model.text_dim());
+    require(stores.back()->size() > 0, "{}: holds no finished clip", path);
+  }
+  return stores;
+}
+
+/// What checkpoints of this run record, but for the step.
+train::CheckpointInfo describe(const TrainCommand& command, const Stores& stores,
+                               const std::string& config) {
+  train::CheckpointInfo info;
+  info.seed = static_cast<uint64_t>(command.seed);
+  info.model = command.model;
+  info.stage = command.stage;
+  info.config = config;
+  info.codec = fs::path(command.codec).filename().string();
+  info.sampler = command.solver;
+  info.step_list = command.step_list;
+  info.shift = command.flow().shift;
+  info.chunk_frames = command.causal() ? command.teacher_forcing.chunk_frames : 0;
+  if (!stores.empty()) {
+    const auto& layout = stores.front()->layout();
+    info.latent_frames = layout.frames;
+    info.latent_height = layout.height;
+    info.latent_width = layout.width;
+    const at::Tensor intrinsics = stores.front()->read(0).intrinsics;
+    info.fx = intrinsics[0][0].item<double>();
+    info.fy = intrinsics[1][1].item<double>();
+  }
+  return info;
+}
+
+std::shared_ptr<stages::Stage> make_stage(const TrainCommand& command,
+                                          const std::shared_ptr<models::Backbone>& model) {
+  if (command.causal()) {
+    return std::make_shared<stages::TeacherForcing>(model, command.teacher_forcing);
+  }
+  return std::make_shared<stages::Bidirectional>(model, command.bidirectional);
+}
+
+/// Weights only: of a checkpoint (averaged, where there are such), or of a safetensors file with
+/// the model's names.
+void load_initial_weights(const TrainCommand& command, models::Backbone& model) {
+  fs::path path = command.init;
+  if (path.extension() == ".safetensors") {
+    const Safetensors file(path);
+    std::map<std::string, at::Tensor> tensors;
+    for (const auto& name : file.names()) {
+      tensors[name] = file.view(name);
+    }
+    models::load_state(model, tensors, path.string());
+    return;
+  }
+  const train::Checkpoint checkpoint(path.filename() == "state.h5" ? path.parent_path() : path);
+  require(checkpoint.info().model == command.model,
+          "--init {}: holds model '{}', this run trains '{}'", checkpoint.path().string(),
+          checkpoint.info().model, command.model);
+  checkpoint.load_model(model);
+  spdlog::info("weights of {}", checkpoint.path().string());
+}
+
+/// The checkpoint to continue from, if any: found by the first rank, so that all take the same
+/// (collective).
+std::optional<fs::path> resume_point(const TrainCommand& command, comm::Communicator& world) {
+  std::string found;
+  if (world.rank() == 0) {
+    if (command.resume != "auto" && command.resume != "none") {
+      found = command.resume;
+    } else if (const auto latest = train::latest_checkpoint(command.output)) {
+      require(command.resume == "auto",
+              "{}: holds a run already ({}); continue it with --resume auto, or give another "
+              "--output.dir",
+              command.output, latest->filename().string());
+      found = latest->string();
+    }
+  }
+  found = world.broadcast_string(found, 0, "checkpoint to resume");
+  return found.empty() ? std::nullopt : std::optional<fs::path>(found);
+}
+
+int64_t parameter_count(const models::Backbone& model) {
+  int64_t count = 0;
+  for (const auto& p : model.parameters()) {
+    count += p.numel();
+  }
+  return count;
+}
+
+/// What --dry-run prints and the log shows at the start.
+std::string summary(const TrainCommand& command, const comm::Mesh& mesh,
+                    const models::Backbone& model, at::ScalarType compute) {
+  const auto plan = train::plan_batch(command.run.train, mesh.data_size());
+  return fmt::format(
+      "mesh        {} rank(s): replicate {} x shard {} x context {}\n"
+      "model       {}, {} parameters, {} on {}, {} thread(s) per rank\n"
+      "batch       {}\n"
+      "run         {} of {} steps, {} clips in all\n",
+      mesh.world->size(), mesh.data_size() / command.mesh.shard, command.mesh.shard,
+      mesh.context->size(), command.model, parameter_count(model),
+      compute == at::kFloat ? "float32" : "bfloat16", command.device, at::get_num_threads(),
+      plan.text(), command.stage, command.run.train.steps,
+      command.run.train.steps * command.run.train.global_batch);
+}
+
+train::RunParts assemble(const TrainCommand& command, const std::string& config,
+                         const comm::Mesh& mesh, const std::shared_ptr<models::Backbone>& model) {
+  train::RunParts parts;
+  parts.model = model;
+  parts.stage = make_stage(command, model);
+  parts.stores = open_stores(command, *model);
+  parts.info = describe(command, parts.stores, config);
+  if (!command.codec.empty()) {
+    parts.attached = {command.codec};
+  }
+  if (!command.eval_store.empty() && command.eval_every > 0) {
+    const train::GapEvaluationOptions options{
+        command.eval_store,
+        command.codec,
+        command.eval_clips,
+        {command.causal(), command.teacher_forcing.chunk_frames, parts.info.seed}};
+    parts.evaluate = train::make_gap_evaluation(options, model, mesh.world);
+  }
+  return parts;
+}
+
+int64_t tokens_per_clip(const models::Backbone& model, const train::CheckpointInfo& info) {
+  const auto* wan = dynamic_cast<const models::WanBackbone*>(&model);
+  const std::array<int64_t, 3> patch =
+      wan != nullptr ? wan->config().patch_size : std::array<int64_t, 3>{1, 1, 1};
+  return info.latent_frames * (info.latent_height / patch[1]) * (info.latent_width / patch[2]);
+}
+
+int train_stage(TrainCommand command, const std::string& config, comm::World& world) {
+  const train::StopSignals signals;
+  const auto device = open_device(command.device, world.local_rank());
+  at::set_num_threads(
+      static_cast<int>(train::thread_count(command.run.train.threads, world.size())));
+  const auto mesh = comm::make_mesh(world.communicator(), command.mesh);
+  const auto model = models::make_backbone(command.model, static_cast<uint64_t>(command.seed));
+  model->to(device);
+  const auto compute =
+      train::compute_type(command.run.train.compute, parameter_count(*model), device);
+  model->set_compute_dtype(compute);
+  model->set_activation_checkpointing(command.run.train.recompute);
+  const std::string text = summary(command, mesh, *model, compute);
+  train::RunParts parts = assemble(command, config, mesh, model);
+  if (command.dry_run) {
+    if (world.rank() == 0) {
+      fmt::print("{}\n{}", config, text);
+    }
+    return kExitDone;
+  }
+  spdlog::info("\n{}", text);
+  if (command.mesh.shard > 1) {
+    spdlog::warn(
+        "parallel.shard {}: every rank keeps the whole model; clips are shared out as by replicate",
+        command.mesh.shard);
+  }
+  command.run.output = command.output;
+  command.run.eval_every = command.eval_every;
+  command.run.tokens_per_clip = tokens_per_clip(*model, parts.info);
+  const auto resume = resume_point(command, *mesh.world);
+  if (!resume && !command.init.empty()) {
+    load_initial_weights(command, *model);
+  }
+  train::TrainingRun run(command.run, std::move(parts), mesh);
+  if (resume) {
+    run.resume(train::Checkpoint(*resume));
+    spdlog::info("continuing after step {}", run.step());
+  }
+  if (world.rank() == 0) {
+    atomic_write(fs::path(command.output) / "config.ini", config);
+  }
+  const bool done = run.run(signals);
+  spdlog::info("{} {}", done ? "done: step" : "stopped on request; checkpoint of step", run.step());
+  return done ? kExitDone : kExitStopped;
+}
+
+int train_command(comm::World& world, int argc, char** argv) {
+  TrainCommand command;
+  Options parser("minwm train",
+                 "Trains one stage. mpirun -n N shares every step's clips out over N ranks.");
+  command.declare(parser);
+  if (!parser.parse(argc, argv)) {
+    return kExitDone;
+  }
+  command.validate();
+  try {
+    return train_stage(command, parser.to_ini(), world);
+  } catch (const train::AgreedError&) {
+    if (world.rank() != 0) {
+      world.communicator()->barrier("the end of the job");  // rank 0 speaks for all, and ends it
+    }
+    throw;
+  }
+}
+
+const bool registered = register_command(
+    "train", "trains one stage from an INI file; mpirun -n N shares it out", train_command);
+
+}  // namespace
+}  // namespace minwm::apps
