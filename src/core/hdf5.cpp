@@ -171,6 +171,17 @@ struct File::Impl {
     return {check(H5Oopen(file, name.c_str(), H5P_DEFAULT), "object '" + name + "'"), H5Oclose};
   }
 
+  [[noreturn]] void fail_to_write(const std::string& name, uint64_t bytes) const {
+    std::string why = reason();
+    H5Eclear2(H5E_DEFAULT);
+    std::error_code ignored;
+    // MPI-IO keeps the system's reason to itself.
+    if (parallel && std::filesystem::space(path, ignored).available < bytes) {
+      why = "No space left on device";
+    }
+    fail("{}: cannot write '{}': {}", path.string(), name, why);
+  }
+
   void transfer(const std::string& name, int64_t first, const at::Tensor& tensor,
                 bool writing) const {
     const Handle data = dataset(name);
@@ -200,8 +211,9 @@ struct File::Impl {
         rank > 0 ? H5Screate_simple(rank, count.data(), nullptr) : H5Screate(H5S_SCALAR), H5Sclose);
     const hid_t type = native_type(tensor.scalar_type());
     if (writing) {
-      check(H5Dwrite(data, type, memory, space, H5P_DEFAULT, tensor.const_data_ptr()),
-            "cannot write '" + name + "'");
+      if (H5Dwrite(data, type, memory, space, H5P_DEFAULT, tensor.const_data_ptr()) < 0) {
+        fail_to_write(name, tensor.nbytes());
+      }
     } else {
       check(H5Dread(data, type, memory, space, H5P_DEFAULT, tensor.mutable_data_ptr()),
             "cannot read '" + name + "'");

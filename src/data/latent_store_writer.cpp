@@ -237,7 +237,7 @@ void LatentStoreWriter::write(int64_t slot, const Clip& clip) {
     row.text = clip.text.unsqueeze(0).to(layout.text_type).contiguous();
   }
   for (const at::Tensor& rounded : {row.latents, row.text}) {
-    require(!rounded.defined() || at::isfinite(rounded).all().item<bool>(),
+    require(!rounded.defined() || store::all_finite(rounded),
             "{}: a value is too large for float16", where);
   }
   row.sample_id = store::to_bytes(clip.sample_id, store::kIdBytes, where + ": its id");

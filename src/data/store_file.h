@@ -53,6 +53,8 @@ void about_from_bytes(const at::Tensor& bytes, Clip& clip, const std::string& wh
 at::Tensor reason_to_bytes(std::string reason);
 std::string reason_from_bytes(const at::Tensor& bytes, const std::string& where);
 
+/// True if no element is infinite or NaN. Not for empty tensors.
+bool all_finite(const at::Tensor& tensor);
 /// Shapes as in the layout, finite, cameras valid (spec 10.7). @throws Error "WHERE: …".
 void require_valid(const Clip& clip, const StoreLayout& layout, const std::string& where);
 

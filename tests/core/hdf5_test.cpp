@@ -5,11 +5,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/mount.h>
 
 #include <ATen/ATen.h>
 
 #include "minwm/core/files.h"
+#include "small_disk.h"
 #include "temporary_folder.h"
 
 namespace minwm::hdf5 {
@@ -173,9 +173,8 @@ TEST(Hdf5, MissingForeignAndTruncatedFilesAreNamed) {
 
 TEST(Hdf5, AFullDiskIsOneClearErrorAndHoldsNoFile) {
   const TemporaryFolder folder;
-  const auto disk = folder / "small";
-  fs::create_directory(disk);
-  if (::mount("tmpfs", disk.c_str(), "tmpfs", 0, "size=1m") != 0) {
+  const minwm::testing::SmallDisk disk(folder / "small", "1m");
+  if (!disk.mounted()) {
     GTEST_SKIP() << "mounting a small tmpfs needs root";
   }
   EXPECT_THAT(error_of([&] {
@@ -193,7 +192,6 @@ TEST(Hdf5, AFullDiskIsOneClearErrorAndHoldsNoFile) {
                 file.close();
               }),
               AllOf(HasSubstr("b.h5"), HasSubstr("No space left on device")));
-  EXPECT_EQ(::umount(disk.c_str()), 0) << "a file is still open";
 }
 
 TEST(Hdf5, ThreadsMayReadDifferentFilesAtOnce) {

@@ -8,12 +8,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "minwm/core/files.h"
 #include "minwm/core/hdf5.h"
+#include "tests/core/small_disk.h"
 #include "tests/core/temporary_folder.h"
 #include "tests/data/store_samples.h"
 
@@ -392,9 +392,8 @@ TEST(LatentStore, AKilledRankLosesNothingThatWasFinished) {
 
 TEST(LatentStore, AFullDiskIsOneClearErrorAndTheRestStaysRight) {
   const TemporaryFolder folder;
-  const auto disk = folder / "small";
-  fs::create_directory(disk);
-  if (::mount("tmpfs", disk.c_str(), "tmpfs", 0, "size=512k") != 0) {
+  const minwm::testing::SmallDisk disk(folder / "small", "512k");
+  if (!disk.mounted()) {
     GTEST_SKIP() << "mounting a small tmpfs needs root";
   }
   int64_t written = 0;
@@ -412,14 +411,16 @@ TEST(LatentStore, AFullDiskIsOneClearErrorAndTheRestStaysRight) {
     EXPECT_FALSE(writer.close());
   }
   EXPECT_FALSE(fs::exists(disk / "a.h5"));
-  const LatentStore store(disk / "a.h5.partial");
-  EXPECT_EQ(store.size(), written);
-  EXPECT_TRUE(same(store.read(written - 1), sample(written - 1, layout)));
+  {
+    const LatentStore store(disk / "a.h5.partial");
+    EXPECT_EQ(store.size(), written);
+    EXPECT_TRUE(same(store.read(written - 1), sample(written - 1, layout)));
+  }
   // Not even room for the structure: no file at all.
   std::ofstream(disk / "filler") << std::string(1 << 20, 'x');
   EXPECT_THAT(error_of([&] { (void)writer_of(disk / "b.h5", 40, layout); }),
               AllOf(HasSubstr("b.h5"), HasSubstr("No space left on device")));
-  EXPECT_EQ(std::distance(fs::directory_iterator(disk), fs::directory_iterator()), 2);
+  EXPECT_EQ(disk.entries(), 2);
 }
 
 }  // namespace

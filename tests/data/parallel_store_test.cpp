@@ -2,6 +2,7 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <optional>
 #include <thread>
 
 #include <gmock/gmock.h>
@@ -10,6 +11,7 @@
 #include "minwm/core/files.h"
 #include "minwm/core/hdf5.h"
 #include "tests/comm/mpi_test.h"
+#include "tests/core/small_disk.h"
 #include "tests/core/temporary_folder.h"
 #include "tests/data/store_samples.h"
 
@@ -118,6 +120,45 @@ TEST(ParallelStore, AnErrorOfTheFirstRankIsEverybodys) {
   EXPECT_THAT(
       minwm::testing::error_of([&] { LatentStoreWriter(folder / "b.h5", other, 4, world); }),
       HasSubstr("b.h5: not a readable HDF5 file"));
+}
+
+TEST(ParallelStore, AFullDiskIsOneClearErrorAndWhatWasDoneStaysRight) {
+  const auto world = minwm::testing::world().communicator();
+  const SharedFolder folder;
+  std::optional<minwm::testing::SmallDisk> owned;
+  if (world->rank() == 0) {
+    owned.emplace(folder / "small", "1m");
+  }
+  const auto disk = folder / "small";
+  const bool mounted = owned && owned->mounted();
+  if (world->all_reduce_max(mounted ? 1 : 0, "mounted") == 0) {
+    GTEST_SKIP() << "mounting a small tmpfs needs root";
+  }
+  StoreLayout layout = small_layout();
+  layout.channels = 1000;  // 60 kB a clip
+  constexpr int64_t kCapacity = 80;
+  int64_t written = 0;
+  {
+    LatentStoreWriter writer(disk / "a.h5", layout, kCapacity, world);
+    const std::string message = minwm::testing::error_of([&] {
+      for (int64_t i = world->rank(); i < kCapacity; i += world->size(), ++written) {
+        writer.write(i, sample(i, layout));
+      }
+    });
+    EXPECT_THAT(message, AllOf(HasSubstr("a.h5.partial: cannot write '"),
+                               HasSubstr("No space left on device")));
+    EXPECT_FALSE(writer.close());
+  }
+  const double all_written = world->all_reduce_sum(static_cast<double>(written), "written");
+  {
+    const LatentStore store(disk / "a.h5.partial");
+    EXPECT_EQ(static_cast<double>(store.size()), all_written);
+    EXPECT_GT(store.size(), 5);
+    for (int64_t i = 0; i < store.size(); ++i) {
+      EXPECT_TRUE(same(store.read(i), sample(std::stoll(store.sample_id(i).substr(5)), layout)));
+    }
+  }
+  world->barrier("read");
 }
 
 /// Not a test of its own: the body of the jobs that latent_store_test kills. STORE is the file,

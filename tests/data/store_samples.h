@@ -4,6 +4,7 @@
 #include <string>
 
 #include <ATen/ATen.h>
+#include <spdlog/fmt/fmt.h>
 
 #include "minwm/core/random.h"
 #include "minwm/data/latent_store.h"

@@ -4,11 +4,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/mount.h>
 
 #include <ATen/ATen.h>
 
 #include "minwm/core/files.h"
+#include "tests/core/small_disk.h"
 #include "tests/core/temporary_folder.h"
 
 namespace minwm::data {
@@ -187,9 +187,8 @@ TEST(Video, WhatCannotBeWrittenLeavesNothing) {
 
 TEST(Video, AFullDiskIsOneClearErrorAndLeavesTheOldFile) {
   const TemporaryFolder folder;
-  const auto disk = folder / "small";
-  fs::create_directory(disk);
-  if (::mount("tmpfs", disk.c_str(), "tmpfs", 0, "size=64k") != 0) {
+  const minwm::testing::SmallDisk disk(folder / "small", "64k");
+  if (!disk.mounted()) {
     GTEST_SKIP() << "mounting a small tmpfs needs root";
   }
   write_video(disk / "a.mp4", moving_colours(2, 32, 32), 8);
@@ -202,8 +201,7 @@ TEST(Video, AFullDiskIsOneClearErrorAndLeavesTheOldFile) {
               }),
               AllOf(HasSubstr("b.png"), HasSubstr("No space left on device")));
   EXPECT_EQ(read_file(disk / "a.mp4"), before);
-  EXPECT_EQ(std::distance(fs::directory_iterator(disk), fs::directory_iterator()), 1);
-  EXPECT_EQ(::umount(disk.c_str()), 0) << "a file is still open";
+  EXPECT_EQ(disk.entries(), 1);
 }
 
 TEST(Pixels, AreScaledAndResizedLikeTheReference) {
