@@ -152,11 +152,14 @@ Figures training_figures(const Evaluation& evaluation) {
   return figures;
 }
 
-void add_meanings(HtmlReport& report) {
-  report.section("What the numbers mean",
-                 "Every clip is a held-out procedural world, so the exact view from any camera can "
-                 "be rendered and the "
-                 "generated video compared with it. Only the first latent (one frame) is given.");
+void add_meanings(HtmlReport& report, int64_t given) {
+  report.section(
+      "What the numbers mean",
+      fmt::format(
+          "Every clip is a held-out procedural world, so the exact view from any camera can be "
+          "rendered "
+          "and the generated video compared with it. The first {} given; what follows is judged.",
+          given == 1 ? "latent (one frame) is" : fmt::format("{} latents are", given)));
   report.definitions(
       {{"camera gap",
         "How many dB better the model predicts held-out clips in one "
@@ -251,7 +254,7 @@ std::string to_html(const Evaluation& evaluation) {
     report.figures(curves);
   }
   add_real(report, evaluation);
-  add_meanings(report);
+  add_meanings(report, evaluation.clips.empty() ? 1 : evaluation.clips.front().given);
   report.details("Options of this evaluation", evaluation.options);
   return report.html();
 }

@@ -10,6 +10,11 @@ namespace {
 
 constexpr double kRise = .05;  // dB between two evaluations that count as still rising
 
+// -0.00 would be shown otherwise.
+double without_sign_of_zero(double value) {
+  return std::abs(value) < .005 ? 0 : value;
+}
+
 std::string joined(const std::vector<std::string>& parts) {
   return fmt::format("{}", fmt::join(parts, ", "));
 }
@@ -68,7 +73,8 @@ std::string what_training_bought(const Evaluation& evaluation) {
     if (log.gap.y.size() > 1) {
       const bool rising = log.gap.y.back() > log.gap.y[log.gap.y.size() - 2] + kRise;
       text += fmt::format(" The camera gap went from {:.2f} to {:.2f} dB during {}{}.",
-                          log.gap.y.front(), log.gap.y.back(), log.name,
+                          without_sign_of_zero(log.gap.y.front()),
+                          without_sign_of_zero(log.gap.y.back()), log.name,
                           rising ? " and was still rising at its end" : "");
     }
   }

@@ -12,7 +12,7 @@
 namespace minwm::eval {
 namespace {
 
-constexpr double kWidth = 640, kHeight = 340, kLeft = 62, kRight = 18, kTop = 62, kBottom = 48;
+constexpr double kWidth = 640, kHeight = 340, kLeft = 62, kRight = 18, kTop = 72, kBottom = 48;
 // Okabe-Ito; a page may override them by CSS (dark mode).
 constexpr std::array<const char*, 6> kColours = {"#0072B2", "#D55E00", "#009E73",
                                                  "#CC79A7", "#E69F00", "#56B4E9"};
@@ -50,22 +50,30 @@ std::string open_svg(const std::string& title) {
       kWidth, kHeight, escape_html(title), kLeft - 46, escape_html(title));
 }
 
+// Names beside their line or colour, in as many rows as they need (two fit above the plot).
 std::string legend(const std::vector<std::string>& names, bool lines) {
+  constexpr double kStart = kLeft - 46, kSwatch = 27, kLetter = 6.7, kGap = 18, kRow = 15;
   std::string out;
-  double x = kLeft - 46;
+  double x = kStart, y = 37;
   for (size_t i = 0; i < names.size(); ++i) {
-    const std::string swatch =
+    const double width = kSwatch + kLetter * static_cast<double>(names[i].size());
+    if (x > kStart && x + width > kWidth) {
+      x = kStart;
+      y += kRow;
+    }
+    out +=
         lines
             ? fmt::format(
-                  "<line x1=\"{}\" y1=\"40\" x2=\"{}\" y2=\"40\" "
-                  "style=\"stroke:{};stroke-width:2.5;"
-                  "stroke-dasharray:{}\"/>",
-                  x, x + 22, colour(i), kDashes[i % kDashes.size()])
+                  "<line x1=\"{0}\" y1=\"{1}\" x2=\"{2}\" y2=\"{1}\" "
+                  "style=\"stroke:{3};stroke-width:2.5;"
+                  "stroke-dasharray:{4}\"/>",
+                  x, y, x + 22, colour(i), kDashes[i % kDashes.size()])
             : fmt::format(
-                  "<rect x=\"{}\" y=\"34\" width=\"12\" height=\"12\" rx=\"2\" style=\"fill:{}\"/>",
-                  x + 8, colour(i));
-    out += swatch + fmt::format("<text x=\"{}\" y=\"44\">{}</text>", x + 27, escape_html(names[i]));
-    x += 27 + 6.7 * static_cast<double>(names[i].size()) + 18;
+                  "<rect x=\"{}\" y=\"{}\" width=\"12\" height=\"12\" rx=\"2\" style=\"fill:{}\"/>",
+                  x + 8, y - 6, colour(i));
+    out +=
+        fmt::format("<text x=\"{}\" y=\"{}\">{}</text>", x + kSwatch, y + 4, escape_html(names[i]));
+    x += width + kGap;
   }
   return out;
 }

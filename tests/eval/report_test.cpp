@@ -156,6 +156,20 @@ TEST(Plot, BarsWithoutAValueAreNotDrawn) {
   EXPECT_EQ(count(svg, "<rect"), 3 + 2);  // and two in the legend
 }
 
+TEST(Plot, ALegendTooLongForOneRowGoesOnInTheNext) {
+  LinePlot plot{"p", "x", "y", {}};
+  for (const char* name : {"a", "b", "c", "d"}) {
+    plot.series.push_back({std::string(30, *name), {0, 1}, {1, 2}});
+  }
+  const std::string svg = to_svg(plot);
+  for (const char* name : {"a", "b", "c", "d"}) {
+    const size_t text = svg.find(">" + std::string(30, *name) + "<");
+    ASSERT_NE(text, std::string::npos) << name;
+    const size_t x = svg.rfind("<text x=\"", text);
+    EXPECT_LT(std::stod(svg.substr(x + 9)) + 30 * 6.7, 640) << name;
+  }
+}
+
 TEST(Plot, TicksAreRound) {
   EXPECT_THAT(round_ticks(0, 1, 5), ElementsAre(0, .2, ::testing::DoubleNear(.4, 1e-9),
                                                 ::testing::DoubleNear(.6, 1e-9), .8, 1));
