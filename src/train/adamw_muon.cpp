@@ -149,33 +149,33 @@ class Muon : public Optimizer {
 
   /// This rank's share of the group's updates; starts to gather the rest.
   void orthogonalise(Group& group, int64_t rows, int64_t cols) {
-    std::vector<at::Tensor> buffers, gradients;
-    for (Slot* slot : group.slots) {
-      buffers.push_back(slot->first);
-      gradients.push_back(slot->parameter.grad());
-    }
-    at::_foreach_mul_(buffers, options_.muon_momentum);
-    at::_foreach_add_(buffers, gradients);
     const auto n = static_cast<int64_t>(group.slots.size());
     const int64_t ranks = ranks_ ? ranks_->size() : 1;
     const int64_t share = (n + ranks - 1) / ranks;
     const int64_t first = ranks_ ? std::min(n, ranks_->rank() * share) : 0;
     const int64_t mine = std::min(share, n - first);
-    std::vector<at::Tensor> looked_ahead;  // Nesterov: g + momentum * buffer
-    for (int64_t i = first; i < first + mine; ++i) {
-      const auto at_i = static_cast<size_t>(i);
-      looked_ahead.push_back(
-          at::add(gradients[at_i], buffers[at_i], options_.muon_momentum).view({rows, cols}));
+    const auto options = group.slots[0]->first.options();
+    const at::Tensor looked_ahead =
+        at::empty({mine, rows, cols}, options);  // Nesterov: g + momentum * buffer
+    for (int64_t i = 0; i < n; ++i) {
+      const Slot& slot = *group.slots[static_cast<size_t>(i)];
+      const at::Tensor& gradient = slot.parameter.grad();
+      slot.first.mul_(options_.muon_momentum).add_(gradient);
+      if (i >= first && i < first + mine) {
+        at::Tensor target = looked_ahead[i - first];
+        at::add_out(target, gradient.view({rows, cols}), slot.first.view({rows, cols}),
+                    options_.muon_momentum);
+      }
     }
     at::Tensor update;
     if (mine > 0) {
-      update = newton_schulz(at::stack(looked_ahead), options_.muon_bf16).contiguous();
+      update = newton_schulz(looked_ahead, options_.muon_bf16).contiguous();
     }
     if (ranks == 1) {
       group.update = update;
       return;
     }
-    at::Tensor padded = at::zeros({share, rows, cols}, buffers[0].options());
+    at::Tensor padded = at::zeros({share, rows, cols}, options);
     if (mine > 0) {
       padded.narrow(0, 0, mine).copy_(update);
     }
@@ -187,18 +187,13 @@ class Muon : public Optimizer {
     if (group.gather) {
       group.gather->wait();
     }
-    std::vector<at::Tensor> parameters, updates;
-    std::vector<double> scales;
     for (size_t i = 0; i < group.slots.size(); ++i) {
       const at::Tensor& p = group.slots[i]->parameter;
-      parameters.push_back(p);
-      updates.push_back(group.update[static_cast<int64_t>(i)].view(p.sizes()));
       // The first two axes of the original shape, not of the flattened matrix.
-      scales.push_back(-lr * 0.2 * std::sqrt(static_cast<double>(std::max(p.size(0), p.size(1)))));
+      const double scale = 0.2 * std::sqrt(static_cast<double>(std::max(p.size(0), p.size(1))));
+      p.mul_(1 - lr * options_.weight_decay)
+          .add_(group.update[static_cast<int64_t>(i)].view(p.sizes()), -lr * scale);
     }
-    at::_foreach_mul_(parameters, 1 - lr * options_.weight_decay);
-    at::_foreach_mul_(updates, std::vector<at::Scalar>(scales.begin(), scales.end()));
-    at::_foreach_add_(parameters, updates);
   }
 
   OptimizerOptions options_;

@@ -39,8 +39,7 @@ std::filesystem::path cut(const std::filesystem::path& path, int64_t last_step) 
 }  // namespace
 
 MetricsLog::MetricsLog(const std::filesystem::path& folder, int64_t last_step)
-    : path_(cut(folder / "metrics.jsonl", last_step)),
-      events_(folder / "tensorboard", last_step + 1) {
+    : path_(cut(folder / "metrics.jsonl", last_step)), events_(folder, last_step + 1) {
   file_.reset(std::fopen(path_.c_str(), "ab"));
   require(file_ != nullptr, "{}: cannot be written: {}", path_.string(), std::strerror(errno));
 }

@@ -35,7 +35,7 @@ struct RunOptions {
   EmaOptions ema;
   CheckpointOptions checkpoint;
   int64_t eval_every = 0;        ///< steps between evaluations, and one at the end; 0 = none
-  std::filesystem::path output;  ///< gets metrics.jsonl, tensorboard/ and checkpoints/
+  std::filesystem::path output;  ///< gets metrics.jsonl, a TensorBoard file and checkpoints/
   int64_t tokens_per_clip = 0;   ///< for tokens_per_second
 };
 

@@ -25,7 +25,7 @@ struct StepMetrics {
   std::map<std::string, double> more;  ///< an evaluation, a stage's other numbers
 };
 
-/// `<folder>/metrics.jsonl` and `<folder>/tensorboard/`.
+/// `<folder>/metrics.jsonl` and a TensorBoard file beside it.
 class MetricsLog {
  public:
   /// Appends after the lines of steps <= `last_step`; later ones, and a line torn by a crash, are

@@ -1,0 +1,69 @@
+#include "minwm/train/gap_evaluation.h"
+
+#include "minwm/core/error.h"
+#include "minwm/data/latent_store.h"
+#include "minwm/models/codec/codec.h"
+
+namespace minwm::train {
+namespace {
+
+/// The next judged clip after `place` that moves differently: its cameras are the wrong ones.
+at::Tensor other_cameras(const data::LatentStore& store, const std::vector<int64_t>& chosen,
+                         size_t place, const data::Clip& clip, const std::string& path) {
+  for (size_t step = 1; step < chosen.size(); ++step) {
+    const auto other = store.read(chosen[(place + step) % chosen.size()]);
+    if (!at::allclose(other.world_to_camera, clip.world_to_camera, 0, 1e-4)) {
+      return other.world_to_camera;
+    }
+  }
+  fail("{}: its clips all follow one trajectory: there are no wrong cameras to judge with", path);
+}
+
+std::vector<stages::GapClip> read_share(const GapEvaluationOptions& options,
+                                        const models::Backbone& model,
+                                        const comm::Communicator& world) {
+  const data::LatentStore store(options.store);
+  const auto& layout = store.layout();
+  require(layout.channels == model.latent_channels() && layout.text_dim == model.text_dim(),
+          "{}: {} latent channels and text of width {}; the model takes {} and {}", options.store,
+          layout.channels, layout.text_dim, model.latent_channels(), model.text_dim());
+  const int64_t count = std::min(options.clips, store.size());
+  require(count >= 2, "{}: holds {} clips, the camera gap needs 2", options.store, store.size());
+  std::vector<int64_t> chosen;
+  for (int64_t i = 0; i < count; ++i) {
+    chosen.push_back(i * store.size() / count);
+  }
+  std::vector<stages::GapClip> share;
+  for (auto i = static_cast<size_t>(world.rank()); i < chosen.size();
+       i += static_cast<size_t>(world.size())) {
+    data::Clip clip = store.read(chosen[i]);
+    at::Tensor other = other_cameras(store, chosen, i, clip, options.store);
+    share.push_back({std::move(clip), std::move(other), static_cast<int64_t>(i)});
+  }
+  return share;
+}
+
+}  // namespace
+
+std::function<std::map<std::string, double>()> make_gap_evaluation(
+    const GapEvaluationOptions& options, std::shared_ptr<models::Backbone> model,
+    std::shared_ptr<comm::Communicator> world) {
+  auto clips = read_share(options, *model, *world);
+  auto codec = models::open_codec(options.codec);
+  return [clips = std::move(clips), codec = std::move(codec), gap = options.gap,
+          model = std::move(model), world = std::move(world)] {
+    const auto own = stages::camera_gap_errors(*model, *codec, clips, gap);
+    stages::GapErrors all;
+    all.right = world->all_reduce_sum(own.right, "camera gap");
+    all.wrong = world->all_reduce_sum(own.wrong, "camera gap");
+    all.copy = world->all_reduce_sum(own.copy, "camera gap");
+    all.values = world->all_reduce_sum(own.values, "camera gap");
+    const auto result = stages::camera_gap(all);
+    return std::map<std::string, double>{{"camera_gap", result.gap},
+                                         {"gap_right", result.right},
+                                         {"gap_wrong", result.wrong},
+                                         {"gap_copy", result.copy}};
+  };
+}
+
+}  // namespace minwm::train
