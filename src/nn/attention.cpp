@@ -55,7 +55,9 @@ struct PlainAttention : torch::autograd::Function<PlainAttention> {
 
 /// Heads first: q [B, A, N, D]; k, v [B, A, M, D] → [B, A, N, D].
 at::Tensor attend_heads(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  if (cpu::fused(q) && k.size(2) <= kPlainKeys) {
+  // Up to this many keys two batched products and a softmax beat the library's CPU kernel, whose
+  // backward is slow.
+  if (cpu::fused(q) && k.size(2) <= cpu::kSoftmaxWidth) {
     auto groups = [](const at::Tensor& x) { return x.reshape({-1, x.size(2), x.size(3)}); };
     return PlainAttention::apply(groups(q), groups(k), groups(v)).view(q.sizes());
   }

@@ -56,7 +56,8 @@ void gelu(const Bf16* x, Bf16* y, int64_t begin, int64_t end);
 void gelu_backward(const float* dy, const float* x, float* dx, int64_t begin, int64_t end);
 void gelu_backward(const Bf16* dy, const Bf16* x, Bf16* dx, int64_t begin, int64_t end);
 
-/// In place: softmax(scale * s) per row.
+inline constexpr int64_t kSoftmaxWidth = 1024;
+/// In place: softmax(scale * s) per row of at most kSoftmaxWidth.
 void softmax(float* s, float scale, int64_t begin, int64_t end, int64_t width);
 void softmax(Bf16* s, float scale, int64_t begin, int64_t end, int64_t width);
 /// In place over dp: scale * p * (dp - sum(p dp)).

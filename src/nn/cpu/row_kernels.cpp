@@ -164,6 +164,7 @@ MINWM_INLINE void gelu_range_backward(const T* dy, const T* x, T* dx, int64_t be
 
 template <class T>
 MINWM_INLINE void softmax_rows(T* s, float scale, int64_t begin, int64_t end, int64_t width) {
+  float kept[kSoftmaxWidth];
   for (int64_t row = begin; row < end; ++row) {
     T* p = s + row * width;
     float top = load(p);
@@ -173,11 +174,12 @@ MINWM_INLINE void softmax_rows(T* s, float scale, int64_t begin, int64_t end, in
     }
     float sum = 0;
     for (int64_t i = 0; i < width; ++i) {
-      sum += exp_of((load(p + i) - top) * scale);
+      kept[i] = exp_of((load(p + i) - top) * scale);
+      sum += kept[i];
     }
     const float factor = 1.0F / sum;
     for (int64_t i = 0; i < width; ++i) {
-      store(p + i, exp_of((load(p + i) - top) * scale) * factor);
+      store(p + i, kept[i] * factor);
     }
   }
 }
