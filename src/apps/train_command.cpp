@@ -10,6 +10,7 @@
 #include "minwm/core/files.h"
 #include "minwm/core/options.h"
 #include "minwm/core/safetensors.h"
+#include "minwm/models/codec/codec.h"
 #include "minwm/models/state.h"
 #include "minwm/models/wan/backbone.h"
 #include "minwm/stages/bidirectional.h"
@@ -103,14 +104,16 @@ std::string shape_text(const data::StoreLayout& layout) {
 
 Stores open_stores(const TrainCommand& command, const models::Backbone& model) {
   Stores stores;
+  const std::string codec = command.codec.empty() ? "" : models::open_codec(command.codec)->name();
   for (const auto& path : command.stores) {
     stores.push_back(std::make_shared<const data::LatentStore>(path));
     const auto& layout = stores.back()->layout();
     const auto& expected = stores.front()->layout();
     require(shape_text(layout) == shape_text(expected), "{}: its clips are {}, those of {} are {}",
             path, shape_text(layout), command.stores.front(), shape_text(expected));
-    require(layout.codec == expected.codec, "{}: was encoded by codec '{}', {} by '{}'", path,
-            layout.codec, command.stores.front(), expected.codec);
+    require(codec.empty() || layout.codec == codec,
+            "{}: was encoded by codec '{}', --data.codec {} is '{}'", path, layout.codec,
+            command.codec, codec);
     require(layout.channels == model.latent_channels() && layout.text_dim == model.text_dim(),
             "{}: {} latent channels and text of width {}; model '{}' takes {} and {}", path,
             layout.channels, layout.text_dim, command.model, model.latent_channels(),
@@ -135,6 +138,9 @@ train::CheckpointInfo describe(const TrainCommand& command, const Stores& stores
   info.chunk_frames = command.causal() ? command.teacher_forcing.chunk_frames : 0;
   if (!stores.empty()) {
     const auto& layout = stores.front()->layout();
+    require(!command.causal() || layout.frames % info.chunk_frames == 0,
+            "{}: clips of {} latents are not a multiple of teacher_forcing.chunk_frames {}",
+            command.stores.front(), layout.frames, info.chunk_frames);
     info.latent_frames = layout.frames;
     info.latent_height = layout.height;
     info.latent_width = layout.width;
@@ -203,13 +209,16 @@ int64_t parameter_count(const models::Backbone& model) {
 
 /// What --dry-run prints and the log shows at the start.
 std::string summary(const TrainCommand& command, const comm::Mesh& mesh,
-                    const models::Backbone& model, at::ScalarType compute) {
+                    const models::Backbone& model) {
   const auto plan = train::plan_batch(command.run.train, mesh.data_size());
+  const auto device = model.parameters().front().device();
+  const auto compute =
+      train::compute_type(command.run.train.compute, parameter_count(model), device);
   return fmt::format(
       "mesh        {} rank(s): replicate {} x shard {} x context {}\n"
       "model       {}, {} parameters, {} on {}, {} thread(s) per rank\n"
       "batch       {}\n"
-      "run         {} of {} steps, {} clips in all\n",
+      "run         {}, {} steps, {} clips in all\n",
       mesh.world->size(), mesh.data_size() / command.mesh.shard, command.mesh.shard,
       mesh.context->size(), command.model, parameter_count(model),
       compute == at::kFloat ? "float32" : "bfloat16", command.device, at::get_num_threads(),
@@ -245,19 +254,33 @@ int64_t tokens_per_clip(const models::Backbone& model, const train::CheckpointIn
   return info.latent_frames * (info.latent_height / patch[1]) * (info.latent_width / patch[2]);
 }
 
-int train_stage(TrainCommand command, const std::string& config, comm::World& world) {
-  const train::StopSignals signals;
+/// Model with its device, threads and types set.
+std::shared_ptr<models::Backbone> make_model(const TrainCommand& command,
+                                             const comm::World& world) {
   const auto device = open_device(command.device, world.local_rank());
   at::set_num_threads(
       static_cast<int>(train::thread_count(command.run.train.threads, world.size())));
-  const auto mesh = comm::make_mesh(world.communicator(), command.mesh);
-  const auto model = models::make_backbone(command.model, static_cast<uint64_t>(command.seed));
+  auto model = models::make_backbone(command.model, static_cast<uint64_t>(command.seed));
   model->to(device);
-  const auto compute =
-      train::compute_type(command.run.train.compute, parameter_count(*model), device);
-  model->set_compute_dtype(compute);
+  model->set_compute_dtype(
+      train::compute_type(command.run.train.compute, parameter_count(*model), device));
   model->set_activation_checkpointing(command.run.train.recompute);
-  const std::string text = summary(command, mesh, *model, compute);
+  return model;
+}
+
+int train_stage(TrainCommand command, const std::string& config, comm::World& world) {
+  const train::StopSignals signals;
+  const auto mesh = comm::make_mesh(world.communicator(), command.mesh);
+  std::unique_ptr<train::Checkpoint> resumed;
+  if (!command.dry_run) {
+    if (const auto path = resume_point(command, *mesh.world)) {
+      resumed = std::make_unique<train::Checkpoint>(*path);
+      train::require_same_run(*resumed,
+                              describe(command, {}, config));  // before a large model is built
+    }
+  }
+  const auto model = make_model(command, world);
+  const std::string text = summary(command, mesh, *model);
   train::RunParts parts = assemble(command, config, mesh, model);
   if (command.dry_run) {
     if (world.rank() == 0) {
@@ -265,23 +288,23 @@ int train_stage(TrainCommand command, const std::string& config, comm::World& wo
     }
     return kExitDone;
   }
+  command.run.output = command.output;
+  command.run.eval_every = command.eval_every;
+  command.run.tokens_per_clip = tokens_per_clip(*model, parts.info);
+  if (!resumed && !command.init.empty()) {
+    load_initial_weights(command, *model);
+  }
+  train::TrainingRun run(command.run, std::move(parts), mesh);
   spdlog::info("\n{}", text);
   if (command.mesh.shard > 1) {
     spdlog::warn(
         "parallel.shard {}: every rank keeps the whole model; clips are shared out as by replicate",
         command.mesh.shard);
   }
-  command.run.output = command.output;
-  command.run.eval_every = command.eval_every;
-  command.run.tokens_per_clip = tokens_per_clip(*model, parts.info);
-  const auto resume = resume_point(command, *mesh.world);
-  if (!resume && !command.init.empty()) {
-    load_initial_weights(command, *model);
-  }
-  train::TrainingRun run(command.run, std::move(parts), mesh);
-  if (resume) {
-    run.resume(train::Checkpoint(*resume));
+  if (resumed) {
+    run.resume(*resumed);
     spdlog::info("continuing after step {}", run.step());
+    resumed.reset();
   }
   if (world.rank() == 0) {
     atomic_write(fs::path(command.output) / "config.ini", config);

@@ -20,13 +20,15 @@ at::Tensor other_cameras(const data::LatentStore& store, const std::vector<int64
 }
 
 std::vector<stages::GapClip> read_share(const GapEvaluationOptions& options,
-                                        const models::Backbone& model,
+                                        const models::Backbone& model, const models::Codec& codec,
                                         const comm::Communicator& world) {
   const data::LatentStore store(options.store);
   const auto& layout = store.layout();
   require(layout.channels == model.latent_channels() && layout.text_dim == model.text_dim(),
           "{}: {} latent channels and text of width {}; the model takes {} and {}", options.store,
           layout.channels, layout.text_dim, model.latent_channels(), model.text_dim());
+  require(layout.codec == codec.name(), "{}: was encoded by codec '{}', {} is '{}'", options.store,
+          layout.codec, options.codec, codec.name());
   const int64_t count = std::min(options.clips, store.size());
   require(count >= 2, "{}: holds {} clips, the camera gap needs 2", options.store, store.size());
   std::vector<int64_t> chosen;
@@ -48,8 +50,8 @@ std::vector<stages::GapClip> read_share(const GapEvaluationOptions& options,
 std::function<std::map<std::string, double>()> make_gap_evaluation(
     const GapEvaluationOptions& options, std::shared_ptr<models::Backbone> model,
     std::shared_ptr<comm::Communicator> world) {
-  auto clips = read_share(options, *model, *world);
   auto codec = models::open_codec(options.codec);
+  auto clips = read_share(options, *model, *codec, *world);
   return [clips = std::move(clips), codec = std::move(codec), gap = options.gap,
           model = std::move(model), world = std::move(world)] {
     const auto own = stages::camera_gap_errors(*model, *codec, clips, gap);

@@ -44,6 +44,18 @@ void CheckpointOptions::declare(Options& options) {
   options.add("checkpoint.keep", &keep, "newest checkpoints that are kept");
 }
 
+void require_same_run(const Checkpoint& checkpoint, const CheckpointInfo& wanted) {
+  const auto& stored = checkpoint.info();
+  const std::string where = checkpoint.path().string();
+  require(stored.model == wanted.model, "{}: holds model '{}', this run trains '{}'", where,
+          stored.model, wanted.model);
+  require(stored.stage == wanted.stage,
+          "{}: was saved by stage '{}', this run is '{}': start from its weights with --init",
+          where, stored.stage, wanted.stage);
+  require(stored.seed == wanted.seed, "{}: was trained with seed {}, this run has seed {}", where,
+          stored.seed, wanted.seed);
+}
+
 struct TrainingRun::Impl {
   Impl(RunOptions run_options, RunParts run_parts, const comm::Mesh& mesh)
       : options(std::move(run_options)),
@@ -194,17 +206,7 @@ const BatchPlan& TrainingRun::plan() const {
 
 void TrainingRun::resume(const Checkpoint& checkpoint) {
   auto& run = *impl_;
-  const auto& stored = checkpoint.info();
-  const auto& wanted = run.parts.info;
-  const std::string where = checkpoint.path().string();
-  require(stored.model == wanted.model,
-          "{}: holds model '{}', this run trains '{}'; --init takes weights of the same model only",
-          where, stored.model, wanted.model);
-  require(stored.stage == wanted.stage,
-          "{}: was saved by stage '{}', this run is '{}'; start from its weights with --init",
-          where, stored.stage, wanted.stage);
-  require(stored.seed == wanted.seed, "{}: was trained with seed {}, this run has seed {}", where,
-          stored.seed, wanted.seed);
+  require_same_run(checkpoint, run.parts.info);
   checkpoint.load_model(*run.parts.model, false);
   TensorMap moments = checkpoint.read_group("optimizer/");
   moments["step"] = checkpoint.read("counters/optimizer_step");
@@ -214,7 +216,7 @@ void TrainingRun::resume(const Checkpoint& checkpoint) {
     average["updates"] = checkpoint.read("counters/ema_updates");
   }
   run.ema.load_state(average);
-  run.completed = run.saved = stored.step;
+  run.completed = run.saved = checkpoint.info().step;
 }
 
 bool TrainingRun::run(const StopSignals& signals) {

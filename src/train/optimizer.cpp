@@ -98,9 +98,12 @@ at::Tensor newton_schulz_bfloat16(at::Tensor x) {
   at::Tensor a = at::empty({x.size(0), rows, rows}, x.options()), b = at::empty_like(a),
              scaled = at::empty_like(a);
   at::Tensor product = at::empty_like(x);
+  at::Tensor factor = at::scalar_tensor(kC, at::kDouble);
+  factor.unsafeGetTensorImpl()->set_wrapped_number(
+      true);  // a plain number, which is not rounded first
   for (int step = 0; step < kNewtonSchulzSteps; ++step) {
     at::bmm_out(a, x, x.transpose(1, 2));
-    scaled.copy_(a).mul_(kC);
+    at::mul_out(scaled, a, factor);
     at::bmm_out(b, scaled, a);
     b.add_(a.mul_(kB));
     at::bmm_out(product, b, x);

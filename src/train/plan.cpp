@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <thread>
 
+#include <spdlog/spdlog.h>
+
 #include "minwm/core/error.h"
 #include "minwm/core/options.h"
 #include "minwm/train/optimizer.h"
@@ -54,6 +56,9 @@ at::ScalarType compute_type(const std::string& name, int64_t parameters,
   if (name != "auto") {
     require(name == "float32" || name == "bfloat16",
             "train.compute '{}': expected auto, float32 or bfloat16", name);
+    if (name == "bfloat16" && device.is_cpu() && !has_native_bfloat16()) {
+      spdlog::warn("train.compute bfloat16: this CPU emulates it; float32 is faster");
+    }
     return name == "float32" ? at::kFloat : at::kBFloat16;
   }
   if (device.is_cpu()) {

@@ -57,6 +57,9 @@ class AgreedError : public Error {
   using Error::Error;
 };
 
+/// @throws Error unless the checkpoint is of the model, stage and seed of `wanted`.
+void require_same_run(const Checkpoint& checkpoint, const CheckpointInfo& wanted);
+
 class TrainingRun {
  public:
   /// Collective over the mesh. @throws Error if the batch does not fit the ranks.
