@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "minwm/core/random.h"
+#include "minwm/models/wan/backbone.h"
 #include "minwm/stages/bidirectional.h"
 #include "minwm/stages/teacher_forcing.h"
 #include "minwm/train/data_parallel.h"
@@ -42,6 +43,16 @@ data::Clip make_clip(int64_t index) {
   }
   clip.intrinsics = at::tensor({0.5F, 0.0F, 0.5F, 0.0F, 0.5F, 0.5F, 0.0F, 0.0F, 1.0F}).view({3, 3});
   return clip;
+}
+
+/// A backbone of the real kind that is as small as can be.
+std::shared_ptr<models::Backbone> make_model() {
+  models::WanConfig config = models::wan_preset("wan-tiny");
+  config.dim = 64;
+  config.ffn_dim = 128;
+  config.num_heads = 2;
+  config.num_layers = 2;
+  return std::make_shared<models::WanBackbone>(config, 5);
 }
 
 comm::Communicator& everyone() {
@@ -96,7 +107,7 @@ class TrainingRunTest : public ::testing::Test {
 
   RunParts parts() const {
     RunParts parts;
-    parts.model = models::make_backbone(info_.model, info_.seed);
+    parts.model = make_model();
     stages::FlowOptions flow;
     flow.text_dropout = 0.3;
     flow.clean_first = 0.5;
@@ -164,13 +175,13 @@ TEST_F(TrainingRunTest, TwentyLossesDoNotDependOnTheRanks) {
 }
 
 TEST_F(TrainingRunTest, LossesOfMuonDoNotDependOnTheRanks) {
-  options_.train.steps = 10;
+  options_.train.steps = 20;
   options_.optimizer.name = "muon";
   options_.optimizer.muon_min_side = 8;
   train_alone("alone");
   train("together", whole_world());
   // Newton-Schulz in bfloat16 amplifies the last bits of small singular values.
-  expect_same_curve("alone", "together", 2e-3);
+  expect_same_curve("alone", "together", 2e-4);
 }
 
 TEST_F(TrainingRunTest, LossesDoNotDependOnTheAccumulation) {
@@ -182,8 +193,11 @@ TEST_F(TrainingRunTest, LossesDoNotDependOnTheAccumulation) {
 }
 
 TEST_F(TrainingRunTest, LearnsWhatTheTextSays) {
-  options_.train.steps = 25;
-  options_.optimizer.lr = 4e-3;
+  options_.train.steps = 60;
+  options_.optimizer.name = "muon";
+  options_.optimizer.muon_min_side = 8;
+  options_.optimizer.muon_one_dim_rule = false;
+  options_.optimizer.lr = 1e-2;
   train("learns", whole_world());
   const auto lines = curve("learns");
   double first = 0, last = 0;
@@ -273,7 +287,7 @@ TEST_F(TrainingRunTest, AStepWithALargeNormIsNotApplied) {
   options_.optimizer.skip_norm = 1e-6;
   train("skipped", whole_world());
   const Checkpoint checkpoint(path_ / "skipped");
-  const auto model = models::make_backbone("wan-tiny", info_.seed);
+  const auto model = make_model();
   for (const auto& item : model->named_parameters()) {
     EXPECT_TRUE(at::equal(item.value(), checkpoint.read("model/param/" + item.key())))
         << item.key();
