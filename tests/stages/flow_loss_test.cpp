@@ -56,9 +56,10 @@ class BothStages : public ::testing::TestWithParam<bool> {
   }
   FlowOptions options_;
 };
-INSTANTIATE_TEST_SUITE_P(Stages, BothStages, ::testing::Values(false, true), [](const auto& instance) {
-  return instance.param ? "TeacherForcing" : "Bidirectional";
-});
+INSTANTIATE_TEST_SUITE_P(Stages, BothStages, ::testing::Values(false, true),
+                         [](const auto& instance) {
+                           return instance.param ? "TeacherForcing" : "Bidirectional";
+                         });
 
 TEST_P(BothStages, APerfectModelHasNoLoss) {
   options_.clean_first = 0.5;
