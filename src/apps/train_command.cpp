@@ -212,8 +212,7 @@ std::string summary(const TrainCommand& command, const comm::Mesh& mesh,
                     const models::Backbone& model) {
   const auto plan = train::plan_batch(command.run.train, mesh.data_size());
   const auto device = model.parameters().front().device();
-  const auto compute =
-      train::compute_type(command.run.train.compute, parameter_count(model), device);
+  const auto compute = train::compute_type(command.run.train.compute, device);
   return fmt::format(
       "mesh        {} rank(s): replicate {} x shard {} x context {}\n"
       "model       {}, {} parameters, {} on {}, {} thread(s) per rank\n"
@@ -262,8 +261,7 @@ std::shared_ptr<models::Backbone> make_model(const TrainCommand& command,
       static_cast<int>(train::thread_count(command.run.train.threads, world.size())));
   auto model = models::make_backbone(command.model, static_cast<uint64_t>(command.seed));
   model->to(device);
-  model->set_compute_dtype(
-      train::compute_type(command.run.train.compute, parameter_count(*model), device));
+  model->set_compute_dtype(train::compute_type(command.run.train.compute, device));
   model->set_activation_checkpointing(command.run.train.recompute);
   return model;
 }

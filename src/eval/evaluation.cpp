@@ -101,12 +101,12 @@ std::vector<Headline> headlines(const Evaluation& evaluation) {
   const RowScores& model = evaluation.row("model").pooled;
   const RowScores& wrong = evaluation.row("wrong").pooled;
   const bool believable = model.ok_share.value >= kPoseBelievable;
-  return {headline("camera_gap", "Camera gap", {camera_gap(evaluation), kNaN, 1}, 1, kNaN,
+  return {headline("camera_gap", "Camera gap", {camera_gap(evaluation), kNaN, 1}, 3, kNaN,
                    "one-step prediction: better with the right camera than with another clip's", 2,
                    " dB"),
           headline("best_scale", "Best scale", model.best_scale, .8, 1.2,
                    "amplitude of the commanded path that explains the video best", 2),
-          headline("vs_mirror", "Against the mirror", model.vs_mirror, 1, kNaN,
+          headline("vs_mirror", "Against the mirror", model.vs_mirror, 2.5, kNaN,
                    "closer to the commanded path than to its mirror image", 1, " dB", true),
           headline("acc3", "Right key", model.accuracy3, .6, kNaN,
                    "picture motion over three latents names the commanded key", 2),

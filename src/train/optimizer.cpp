@@ -2,8 +2,7 @@
 
 #include <numbers>
 
-#include <ATen/cpu/Utils.h>
-
+#include "minwm/core/device.h"
 #include "minwm/core/error.h"
 #include "minwm/core/options.h"
 
@@ -129,23 +128,11 @@ void scale_gradients(const NamedParameters& parameters, double norm, double max_
   }
 }
 
-bool has_native_bfloat16() {
-  static const bool native = [] {
-    const auto capabilities = at::cpu::get_cpu_capabilities();
-    auto has = [&](const char* name) {
-      const auto found = capabilities.find(name);
-      return found != capabilities.end() && found->second.isBool() && found->second.toBool();
-    };
-    return has("avx512_bf16") || has("amx_bf16");
-  }();
-  return native;
-}
-
 at::Tensor newton_schulz(const at::Tensor& matrices, bool bf16) {
   at::NoGradGuard no_grad;
   const bool transpose = matrices.size(1) > matrices.size(2);
   at::Tensor x = transpose ? matrices.transpose(1, 2).contiguous() : matrices;
-  const bool native = bf16 && (!x.is_cpu() || has_native_bfloat16());
+  const bool native = bf16 && has_native_bfloat16(x.device());
   x = native ? newton_schulz_bfloat16(x) : newton_schulz_float(x, bf16);
   return transpose ? x.transpose(1, 2) : x;
 }

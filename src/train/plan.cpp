@@ -5,9 +5,9 @@
 
 #include <spdlog/spdlog.h>
 
+#include "minwm/core/device.h"
 #include "minwm/core/error.h"
 #include "minwm/core/options.h"
-#include "minwm/train/optimizer.h"
 
 namespace minwm::train {
 
@@ -50,21 +50,16 @@ BatchPlan plan_batch(const TrainOptions& options, int64_t data_ranks) {
   return plan;
 }
 
-at::ScalarType compute_type(const std::string& name, int64_t parameters,
-                            const c10::Device& device) {
-  constexpr int64_t kLargeModel = 50'000'000;
-  if (name != "auto") {
-    require(name == "float32" || name == "bfloat16",
-            "train.compute '{}': expected auto, float32 or bfloat16", name);
-    if (name == "bfloat16" && device.is_cpu() && !has_native_bfloat16()) {
-      spdlog::warn("train.compute bfloat16: this CPU emulates it; float32 is faster");
-    }
-    return name == "float32" ? at::kFloat : at::kBFloat16;
+at::ScalarType compute_type(const std::string& name, const c10::Device& device) {
+  if (name == "auto") {
+    return has_native_bfloat16(device) ? at::kBFloat16 : at::kFloat;
   }
-  if (device.is_cpu()) {
-    return parameters >= kLargeModel && has_native_bfloat16() ? at::kBFloat16 : at::kFloat;
+  require(name == "float32" || name == "bfloat16",
+          "train.compute '{}': expected auto, float32 or bfloat16", name);
+  if (name == "bfloat16" && !has_native_bfloat16(device)) {
+    spdlog::warn("train.compute bfloat16: this CPU emulates it; float32 is faster");
   }
-  return at::kBFloat16;
+  return name == "float32" ? at::kFloat : at::kBFloat16;
 }
 
 int64_t thread_count(int64_t option, int64_t ranks) {

@@ -33,8 +33,8 @@ struct Case {
   bool has(const std::string& full_name) const { return file.contains(full_name); }
   /// Names with this prefix ("grad/"), the prefix removed.
   std::vector<std::string> under(const std::string& prefix) const;
-  /// The expected results ("out/…", "grad/…") that no replay asked for: a replay that leaves one out
-  /// is no pass.
+  /// The expected results ("out/…", "grad/…") that no replay asked for: a replay that leaves one
+  /// out is no pass.
   std::vector<std::string> unread_results() const;
 
  private:

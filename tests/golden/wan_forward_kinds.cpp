@@ -5,7 +5,9 @@
 namespace minwm::golden {
 namespace {
 
-at::Tensor per_frame(const at::Tensor& t, int64_t frames) { return t.dim() == 1 ? t.unsqueeze(1).expand({-1, frames}) : t; }
+at::Tensor per_frame(const at::Tensor& t, int64_t frames) {
+  return t.dim() == 1 ? t.unsqueeze(1).expand({-1, frames}) : t;
+}
 
 models::ForwardInput forward_input(const Case& c) {
   models::ForwardInput input;
@@ -43,7 +45,8 @@ void replay_bf16(const Case& c, Report& report) {
   const at::Tensor rounded = swap_layout(model->forward(input));
   report.compare("flow_bf16", rounded, c.out("flow_bf16").to(at::kFloat));
   const double error = (rounded - c.out("flow_fp32")).abs().mean().item<double>();
-  report.check("bf16 error against float32", error <= c.config.at("upstream_mean_abs_err").get<double>(),
+  report.check("bf16 error against float32",
+               error <= c.config.at("upstream_mean_abs_err").get<double>(),
                "mean error " + std::to_string(error));
 }
 
@@ -60,7 +63,8 @@ void replay_teacher_forcing(const Case& c, Report& report) {
   report.compare("flow", flow, c.out("flow"));
   (flow * c.in("grad_out")).sum().backward();
   compare_gradients(c, report, *model,
-                    {{"x", swap_layout(input.latents.grad())}, {"clean_x", swap_layout(input.clean_latents.grad())}});
+                    {{"x", swap_layout(input.latents.grad())},
+                     {"clean_x", swap_layout(input.clean_latents.grad())}});
 }
 
 const bool registered[] = {register_kind("wan.dit.forward", replay_forward),

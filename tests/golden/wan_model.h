@@ -47,7 +47,8 @@ inline std::map<std::string, at::Tensor> parameters(const Case& c, const std::st
   return tensors;
 }
 
-inline std::shared_ptr<models::WanBackbone> wan_model(const Case& c, const std::string& prefix = "") {
+inline std::shared_ptr<models::WanBackbone> wan_model(const Case& c,
+                                                      const std::string& prefix = "") {
   const auto tensors = parameters(c, prefix);
   auto model = std::make_shared<models::WanBackbone>(
       wan_config(c, tensors.count("blocks.0.self_attn.prope_o.weight") != 0), 0);
@@ -65,9 +66,13 @@ inline models::Conditions wan_conditions(const Case& c) {
 }
 
 /// The network's [B, C, F, H, W] and ours [B, F, C, H, W].
-inline at::Tensor swap_layout(const at::Tensor& x) { return x.transpose(1, 2).contiguous(); }
+inline at::Tensor swap_layout(const at::Tensor& x) {
+  return x.transpose(1, 2).contiguous();
+}
 
-inline int64_t integer(const Case& c, const char* key) { return c.config.at(key).get<int64_t>(); }
+inline int64_t integer(const Case& c, const char* key) {
+  return c.config.at(key).get<int64_t>();
+}
 
 /// Every grad/… of a case: parameters by name, anything else from `inputs`.
 inline void compare_gradients(const Case& c, Report& report, const torch::nn::Module& model,
@@ -76,7 +81,8 @@ inline void compare_gradients(const Case& c, Report& report, const torch::nn::Mo
   for (const auto& name : c.under("grad/")) {
     const auto input = inputs.find(name);
     const at::Tensor ours = input != inputs.end() ? input->second : known[name].grad();
-    report.compare("grad/" + name, ours.defined() ? ours : at::zeros_like(c.grad(name)), c.grad(name));
+    report.compare("grad/" + name, ours.defined() ? ours : at::zeros_like(c.grad(name)),
+                   c.grad(name));
   }
 }
 

@@ -17,8 +17,10 @@ void replay_wrapper(const Case& c, Report& report) {
   const auto model = wan_model(c, "model.");
   const auto table = table_of(c);
   const auto every = c.config.at("scheduler").at("stored_every").get<int64_t>();
-  report.compare("scheduler_sigmas", table.sigmas().slice(0, 0, std::nullopt, every), c.out("scheduler_sigmas"));
-  report.compare("scheduler_timesteps", table.timesteps().slice(0, 0, std::nullopt, every), c.out("scheduler_timesteps"));
+  report.compare("scheduler_sigmas", table.sigmas().slice(0, 0, std::nullopt, every),
+                 c.out("scheduler_sigmas"));
+  report.compare("scheduler_timesteps", table.timesteps().slice(0, 0, std::nullopt, every),
+                 c.out("scheduler_timesteps"));
   models::ForwardInput input;
   input.latents = c.in("x");
   input.timestep = c.in("timestep");
@@ -39,11 +41,13 @@ void replay_few_step(const Case& c, Report& report) {
   const auto model = wan_model(c, "model.");
   const auto table = table_of(c);
   const auto requested = c.config.at("denoising_step_list").get<std::vector<double>>();
-  const at::Tensor levels = c.config.at("warp_denoising_step").get<bool>() ? table.warp(requested)
-                                                                           : at::tensor(requested).to(at::kFloat);
+  const at::Tensor levels = c.config.at("warp_denoising_step").get<bool>()
+                                ? table.warp(requested)
+                                : at::tensor(requested).to(at::kFloat);
   report.compare("denoising_step_list", levels, c.out("denoising_step_list"));
   const auto conditions = wan_conditions(c);
-  const models::CacheOptions options{integer(c, "batch"), integer(c, "cache_frames"), integer(c, "sink_size")};
+  const models::CacheOptions options{integer(c, "batch"), integer(c, "cache_frames"),
+                                     integer(c, "sink_size")};
   auto cache = model->make_cache(options, integer(c, "height"), integer(c, "width"));
   auto& wan_cache = dynamic_cast<models::WanKvCache&>(*cache);
   std::vector<at::Tensor> clips;
@@ -88,7 +92,8 @@ void replay_few_step(const Case& c, Report& report) {
   }
   report.compare("latents", at::cat(clips, 1), c.out("latents"));
   const int64_t per_frame = integer(c, "frame_seqlen");
-  report.equal("kv_global_end", at::tensor({cache->frames_seen() * per_frame}, at::kLong), c.out("kv_global_end"));
+  report.equal("kv_global_end", at::tensor({cache->frames_seen() * per_frame}, at::kLong),
+               c.out("kv_global_end"));
   report.equal("kv_local_end", at::tensor({held * per_frame}, at::kLong), c.out("kv_local_end"));
 }
 

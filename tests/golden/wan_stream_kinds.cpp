@@ -7,8 +7,8 @@
 namespace minwm::golden {
 namespace {
 
-models::StreamInput chunk_input(const models::Conditions& conditions, const at::Tensor& latents, const at::Tensor& t,
-                                int64_t first, int64_t count) {
+models::StreamInput chunk_input(const models::Conditions& conditions, const at::Tensor& latents,
+                                const at::Tensor& t, int64_t first, int64_t count) {
   models::StreamInput input;
   input.latents = latents.narrow(1, first, count);
   input.timestep = t.expand({latents.size(0), count}).contiguous();
@@ -18,14 +18,15 @@ models::StreamInput chunk_input(const models::Conditions& conditions, const at::
 }
 
 std::unique_ptr<models::WanKvCache> case_cache(const Case& c, models::WanBackbone& model) {
-  const models::CacheOptions options{integer(c, "batch"), integer(c, "cache_frames"), integer(c, "sink_size")};
+  const models::CacheOptions options{integer(c, "batch"), integer(c, "cache_frames"),
+                                     integer(c, "sink_size")};
   auto cache = model.make_cache(options, integer(c, "height"), integer(c, "width"));
   return std::unique_ptr<models::WanKvCache>(dynamic_cast<models::WanKvCache*>(cache.release()));
 }
 
 /// Our raw cache in the reference's form: transformed, slots in slid order, unused slots zero.
-void compare_cache(const Case& c, Report& report, const models::WanBackbone& model, const models::WanKvCache& cache,
-                   const models::Conditions& conditions) {
+void compare_cache(const Case& c, Report& report, const models::WanBackbone& model,
+                   const models::WanKvCache& cache, const models::Conditions& conditions) {
   const int64_t per_frame = integer(c, "frame_seqlen"), slots = integer(c, "cache_frames");
   const int64_t head_dim = model.config().dim / model.config().num_heads;
   const int64_t height = integer(c, "height") / 2, width = integer(c, "width") / 2;
@@ -39,22 +40,28 @@ void compare_cache(const Case& c, Report& report, const models::WanBackbone& mod
     const std::string name = "kv_cache." + std::to_string(layer), index = std::to_string(layer);
     report.compare(name + ".k", padded(nn::apply_rotary(view.k, where.rotary)), c.out(name + ".k"));
     report.compare(name + ".v", padded(view.v), c.out(name + ".v"));
-    report.compare("crossattn_cache." + index + ".k", cache.cross(layer).k, c.out("crossattn_cache." + index + ".k"));
-    report.compare("crossattn_cache." + index + ".v", cache.cross(layer).v, c.out("crossattn_cache." + index + ".v"));
+    report.compare("crossattn_cache." + index + ".k", cache.cross(layer).k,
+                   c.out("crossattn_cache." + index + ".k"));
+    report.compare("crossattn_cache." + index + ".v", cache.cross(layer).v,
+                   c.out("crossattn_cache." + index + ".v"));
     if (conditions.cameras.defined()) {
       const at::Tensor frames = at::tensor(view.frames, at::kLong);
-      const auto m = camera::projective_matrices({conditions.cameras.world_to_camera.index_select(1, frames),
-                                                  conditions.cameras.intrinsics.index_select(1, frames)});
+      const auto m =
+          camera::projective_matrices({conditions.cameras.world_to_camera.index_select(1, frames),
+                                       conditions.cameras.intrinsics.index_select(1, frames)});
       const at::Tensor inverse = m.p_inverse.transpose(2, 3);
-      report.compare("prope_" + name + ".k", padded(nn::apply_frame_matrices(view.k, inverse)), c.out("prope_" + name + ".k"));
-      report.compare("prope_" + name + ".v", padded(nn::apply_frame_matrices(view.v, inverse)), c.out("prope_" + name + ".v"));
+      report.compare("prope_" + name + ".k", padded(nn::apply_frame_matrices(view.k, inverse)),
+                     c.out("prope_" + name + ".k"));
+      report.compare("prope_" + name + ".v", padded(nn::apply_frame_matrices(view.v, inverse)),
+                     c.out("prope_" + name + ".v"));
     }
   }
 }
 
 void compare_with_teacher_forcing(const Case& c, Report& report, models::WanBackbone& model,
-                                  const models::Conditions& conditions, const at::Tensor& noisy, const at::Tensor& clean,
-                                  const at::Tensor& t, const at::Tensor& flow, int64_t chunk) {
+                                  const models::Conditions& conditions, const at::Tensor& noisy,
+                                  const at::Tensor& clean, const at::Tensor& t,
+                                  const at::Tensor& flow, int64_t chunk) {
   models::ForwardInput input;
   input.latents = noisy;
   input.clean_latents = clean;
@@ -101,8 +108,8 @@ void replay_stream(const Case& c, Report& report) {
   compare_cache(c, report, *model, *cache, conditions);
   const auto schedule = c.config.at("schedule").get<std::vector<int64_t>>();
   if (c.config.at("equals_teacher_forcing").get<bool>()) {
-    compare_with_teacher_forcing(c, report, *model, conditions, swap_layout(noisy[0]), clean, t[0], swap_layout(flow[0]),
-                                 schedule.front());
+    compare_with_teacher_forcing(c, report, *model, conditions, swap_layout(noisy[0]), clean, t[0],
+                                 swap_layout(flow[0]), schedule.front());
   }
 }
 
@@ -110,7 +117,8 @@ void replay_stream_grad(const Case& c, Report& report) {
   const auto model = wan_model(c);
   const auto conditions = wan_conditions(c);
   auto cache = case_cache(c, *model);
-  const at::Tensor x = swap_layout(c.in("x")).requires_grad_(), clean = swap_layout(c.in("clean")), t = c.in("t");
+  const at::Tensor x = swap_layout(c.in("x")).requires_grad_(), clean = swap_layout(c.in("clean")),
+                   t = c.in("t");
   std::vector<at::Tensor> flows;
   int64_t first = 0, block = 0;
   for (const int64_t count : c.config.at("schedule").get<std::vector<int64_t>>()) {

@@ -1,5 +1,6 @@
 #pragma once
-// PRoPE: cameras as 4x4 projective matrices that act on 4-vectors of queries, keys and values (spec wan-dit 4).
+// PRoPE: cameras as 4x4 projective matrices that act on 4-vectors of queries, keys and values (spec
+// wan-dit 4).
 
 #include <ATen/core/Tensor.h>
 
@@ -7,7 +8,8 @@
 
 namespace minwm::camera {
 
-/// P = K~ V (image from world) and P^-1, per frame. K~ = diag(fx, fy, 1, 1): the principal point is ignored.
+/// P = K~ V (image from world) and P^-1, per frame. K~ = diag(fx, fy, 1, 1): the principal point is
+/// ignored.
 struct ProjectiveMatrices {
   at::Tensor p;          ///< [B, T, 4, 4] float32
   at::Tensor p_inverse;  ///< [B, T, 4, 4] float32; V^-1 is the rigid inverse

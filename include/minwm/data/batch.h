@@ -1,9 +1,9 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <string>
 #include <vector>
+
+#include <ATen/core/Tensor.h>
 
 #include "minwm/camera/cameras.h"
 
@@ -13,8 +13,8 @@ namespace minwm::data {
 struct Clip {
   std::string sample_id;
   std::string caption;
-  std::string trajectory;   ///< canonical pose string, or "" for estimated cameras
-  std::string source;       ///< "world:<seed>" or the video's path
+  std::string trajectory;      ///< canonical pose string, or "" for estimated cameras
+  std::string source;          ///< "world:<seed>" or the video's path
   at::Tensor latents;          ///< [T, C, h, w] float32 (stored as float16)
   at::Tensor world_to_camera;  ///< [T, 4, 4] float32, first frame = identity
   at::Tensor intrinsics;       ///< [3, 3] float32, normalised
@@ -26,7 +26,8 @@ struct Batch {
   at::Tensor latents;  ///< [B, T, C, h, w] float32
   at::Tensor text;     ///< [B, L, text_dim] float32
   camera::Cameras cameras;
-  std::vector<int64_t> global_samples;  ///< position of each clip in the global batch: the address of its random draws
+  std::vector<int64_t> global_samples;  ///< position of each clip in the global batch: the address
+                                        ///< of its random draws
   std::vector<std::string> sample_ids;
 };
 

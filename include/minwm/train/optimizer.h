@@ -74,7 +74,4 @@ std::unique_ptr<Optimizer> make_optimizer(const OptimizerOptions& options,
 /// products accumulate in float32 either way.
 at::Tensor newton_schulz(const at::Tensor& matrices, bool bf16);
 
-/// True if this CPU multiplies bfloat16 natively (AVX-512 BF16 or AMX).
-bool has_native_bfloat16();
-
 }  // namespace minwm::train

@@ -31,9 +31,9 @@ struct BatchPlan {
 /// @throws Error naming the option that does not divide.
 BatchPlan plan_batch(const TrainOptions& options, int64_t data_ranks);
 
-/// The type behind "auto": bfloat16 on a GPU, and on a CPU that multiplies it natively once the
-/// model is large enough (50 million parameters) for products to dominate; else float32.
-at::ScalarType compute_type(const std::string& name, int64_t parameters, const c10::Device& device);
+/// The type of matrix products; "auto" is bfloat16 where the device multiplies it natively, else
+/// float32.
+at::ScalarType compute_type(const std::string& name, const c10::Device& device);
 
 /// Threads a rank should use (see TrainOptions::threads).
 int64_t thread_count(int64_t option, int64_t ranks);

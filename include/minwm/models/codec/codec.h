@@ -1,11 +1,12 @@
 #pragma once
-// Video codec: pixels <-> latents. Latent 0 is frame 0 alone; latent k >= 1 covers frames 4k-3 … 4k (spec vae 1).
-
-#include <ATen/core/Tensor.h>
+// Video codec: pixels <-> latents. Latent 0 is frame 0 alone; latent k >= 1 covers frames 4k-3 … 4k
+// (spec vae 1).
 
 #include <filesystem>
 #include <memory>
 #include <string>
+
+#include <ATen/core/Tensor.h>
 
 namespace minwm::models {
 
@@ -23,17 +24,23 @@ class Codec {
   virtual int64_t spatial_factor() const = 0;
   virtual int64_t temporal_factor() const { return 4; }
 
-  /// pixels [B, F, 3, H, W] float32 in [-1, 1], F = 1 + 4 m → latents [B, 1 + m, C, H / s, W / s] float32.
+  /// pixels [B, F, 3, H, W] float32 in [-1, 1], F = 1 + 4 m → latents [B, 1 + m, C, H / s, W / s]
+  /// float32.
   virtual at::Tensor encode(const at::Tensor& pixels) = 0;
   /// latents [B, T, C, h, w] → pixels [B, 1 + 4 (T - 1), 3, H, W], not clamped.
   virtual at::Tensor decode(const at::Tensor& latents) = 0;
   virtual std::unique_ptr<DecodeState> make_decode_state() = 0;
-  /// Decodes the next chunk of a stream: n latents → 4 n frames (4 n - 3 for the first chunk); equals decode().
+  /// Decodes the next chunk of a stream: n latents → 4 n frames (4 n - 3 for the first chunk);
+  /// equals decode().
   virtual at::Tensor decode_stream(const at::Tensor& latents, DecodeState& state) = 0;
 };
 
-inline int64_t latent_frames(int64_t pixel_frames) { return 1 + (pixel_frames - 1) / 4; }
-inline int64_t pixel_frames(int64_t latent_frames) { return 1 + 4 * (latent_frames - 1); }
+inline int64_t latent_frames(int64_t pixel_frames) {
+  return 1 + (pixel_frames - 1) / 4;
+}
+inline int64_t pixel_frames(int64_t latent_frames) {
+  return 1 + 4 * (latent_frames - 1);
+}
 
 /// [-1, 1] float → uint8, u8 = rint(clamp(127.5 v + 127.5)) (spec vae 2).
 at::Tensor to_uint8(const at::Tensor& pixels);
