@@ -1,33 +1,20 @@
 // How `minwm` finds its subcommands: the real main with subcommands of the test's own.
 
-#include <array>
-#include <cstdio>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
+
+#include "tests/apps/shell.h"
 
 namespace {
 
+using minwm::testing::Outcome;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-struct Outcome {
-  int code;
-  std::string output;
-};
-
-/// Runs the program in a shell; `arguments` may redirect.
+/// `arguments` may redirect; stderr is not part of the output.
 Outcome run(const std::string& arguments) {
-  FILE* const pipe = ::popen((DISPATCH_PROGRAM " " + arguments).c_str(), "r");
-  std::array<char, 4096> buffer{};
-  std::string output;
-  while (std::fgets(buffer.data(), buffer.size(), pipe) != nullptr) {
-    output += buffer.data();
-  }
-  const int status = ::pclose(pipe);
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, output};
+  return minwm::testing::shell("{ " DISPATCH_PROGRAM " " + arguments + "; } 2>/dev/null");
 }
 
 TEST(Dispatch, FindsCommandsOfOneAndTwoWordsAndPassesTheRest) {

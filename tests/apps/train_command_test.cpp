@@ -20,6 +20,7 @@
 #include "minwm/core/error.h"
 #include "minwm/core/files.h"
 #include "minwm/core/hdf5.h"
+#include "tests/apps/shell.h"
 #include "tests/core/temporary_folder.h"
 
 namespace minwm {
@@ -31,28 +32,14 @@ using ::testing::AllOf;
 using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using testing::Outcome;
+using testing::shell;
 using ::testing::StartsWith;
 using testing::TemporaryFolder;
 using Clock = std::chrono::steady_clock;
 
 const std::string kProgram = MINWM_BINARY_DIR "/minwm";
 const std::string kLauncher = LAUNCHER;
-
-struct Outcome {
-  int code;
-  std::string output;  ///< stdout and stderr
-};
-
-Outcome shell(const std::string& command) {
-  FILE* const pipe = ::popen(("OMP_NUM_THREADS=1 " + command + " 2>&1").c_str(), "r");
-  std::array<char, 4096> buffer{};
-  std::string output;
-  while (std::fgets(buffer.data(), buffer.size(), pipe) != nullptr) {
-    output += buffer.data();
-  }
-  const int status = ::pclose(pipe);
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, output};
-}
 
 /// A codec and a store of small clips, made once per process.
 struct SmallData {
