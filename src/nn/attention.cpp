@@ -81,12 +81,14 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
       return frames(x, ranges.front());
     }
     std::vector<at::Tensor> parts;
+    parts.reserve(ranges.size());
     for (const auto& range : ranges) {
       parts.push_back(frames(x, range));
     }
     return at::cat(parts, 2);
   };
   std::vector<at::Tensor> outputs;
+  outputs.reserve(plan.chunks.size());
   for (const auto& chunk : plan.chunks) {
     outputs.push_back(
         attend_heads(frames(qh, chunk.frames), seen(kh, chunk.sees), seen(vh, chunk.sees)));
