@@ -10,6 +10,7 @@
 #include "minwm/core/files.h"
 #include "minwm/core/options.h"
 #include "minwm/core/safetensors.h"
+#include "minwm/data/loader.h"
 #include "minwm/models/codec/codec.h"
 #include "minwm/models/state.h"
 #include "minwm/models/wan/backbone.h"
@@ -103,11 +104,11 @@ std::string shape_text(const data::StoreLayout& layout) {
 }
 
 Stores open_stores(const TrainCommand& command, const models::Backbone& model) {
-  Stores stores;
+  const Stores stores = data::open_stores(command.stores);
   const std::string codec = command.codec.empty() ? "" : models::open_codec(command.codec)->name();
-  for (const auto& path : command.stores) {
-    stores.push_back(std::make_shared<const data::LatentStore>(path));
-    const auto& layout = stores.back()->layout();
+  for (const auto& store : stores) {
+    const std::string path = store->path().string();
+    const auto& layout = store->layout();
     const auto& expected = stores.front()->layout();
     require(shape_text(layout) == shape_text(expected), "{}: its clips are {}, those of {} are {}",
             path, shape_text(layout), command.stores.front(), shape_text(expected));
@@ -118,7 +119,6 @@ Stores open_stores(const TrainCommand& command, const models::Backbone& model) {
             "{}: {} latent channels and text of width {}; model '{}' takes {} and {}", path,
             layout.channels, layout.text_dim, command.model, model.latent_channels(),
             model.text_dim());
-    require(stores.back()->size() > 0, "{}: holds no finished clip", path);
   }
   return stores;
 }
