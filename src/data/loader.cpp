@@ -74,19 +74,27 @@ struct Loader::Impl {
   Batch assemble(int64_t offset) {
     const StoreLayout& l = stores[0]->layout();
     const int64_t b = micro_batch;
-    Batch batch{at::empty({b, l.frames, l.channels, l.height, l.width}),
-                at::empty({b, l.text_tokens, l.text_dim}),
-                {at::empty({b, l.frames, 4, 4}), at::empty({b, l.frames, 3, 3})},
-                {},
-                {}};
+    Batch batch;
+    batch.latents = at::empty({b, l.frames, l.channels, l.height, l.width});
+    batch.conditions.text = at::empty({b, l.text_tokens, l.text_dim});
+    auto& cameras = batch.conditions.cameras;
+    cameras = {at::empty({b, l.frames, 4, 4}), at::empty({b, l.frames, 3, 3})};
+    if (const auto levels = static_cast<int64_t>(l.trajectory_sigmas.size()); levels > 0) {
+      batch.trajectory = at::empty({b, levels + 2, l.frames, l.channels, l.height, l.width});
+      batch.given = at::empty({b}, at::kLong);
+    }
     for (int64_t i = 0; i < b; ++i) {
       const int64_t in_batch = first_position + offset + i;
       Clip clip = read(order->at(step * global_batch + in_batch));
       batch.latents[i].copy_(clip.latents);
-      batch.cameras.world_to_camera[i].copy_(clip.world_to_camera);
-      batch.cameras.intrinsics[i].copy_(clip.intrinsics);  // the same for every frame
+      cameras.world_to_camera[i].copy_(clip.world_to_camera);
+      cameras.intrinsics[i].copy_(clip.intrinsics);  // the same for every frame
       if (l.text_tokens > 0) {
-        batch.text[i].copy_(clip.text);
+        batch.conditions.text[i].copy_(clip.text);
+      }
+      if (batch.trajectory.defined()) {
+        batch.trajectory[i].copy_(clip.trajectory);
+        batch.given[i] = clip.given;
       }
       batch.global_samples.push_back(in_batch);
       batch.sample_ids.push_back(std::move(clip.sample_id));

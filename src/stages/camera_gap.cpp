@@ -30,8 +30,8 @@ Judged collate(const std::vector<GapClip>& clips, size_t first, size_t count,
     judged.batch.global_samples.push_back(clips[i].index);
   }
   judged.batch.latents = at::stack(latents).to(device);
-  judged.batch.text = at::stack(text).to(device);
-  judged.batch.cameras = {at::stack(cameras).to(device), at::stack(intrinsics).to(device)};
+  judged.batch.conditions.text = at::stack(text).to(device);
+  judged.batch.conditions.cameras = {at::stack(cameras).to(device), at::stack(intrinsics).to(device)};
   judged.other_world_to_camera = at::stack(others).to(device);
   return judged;
 }
@@ -52,7 +52,7 @@ at::Tensor predict(models::Backbone& model, const data::Batch& batch,
   }
   input.latents = diffusion::add_noise(truth, noise, sigma);
   input.timestep = sigma * 1000;
-  input.conditions.text = batch.text;
+  input.conditions = batch.conditions;
   input.conditions.cameras = cameras;
   at::Tensor x0 = diffusion::predict_x0(input.latents, model.forward(input), sigma);
   x0.narrow(1, 0, given).copy_(truth.narrow(1, 0, given));
@@ -87,7 +87,7 @@ GapErrors camera_gap_errors(models::Backbone& model, models::Codec& codec,
     auto squared_error = [&](const at::Tensor& latents) {
       return (shown(latents) - pixels).square().sum(at::kDouble).item<double>();
     };
-    const auto& cameras = judged.batch.cameras;
+    const auto& cameras = judged.batch.conditions.cameras;
     const camera::Cameras others{judged.other_world_to_camera, cameras.intrinsics};
     errors.right += squared_error(predict(model, judged.batch, cameras, options, given));
     errors.wrong += squared_error(predict(model, judged.batch, others, options, given));

@@ -61,8 +61,10 @@ FlowTerms flow_loss(models::Backbone& model, const data::Batch& batch, const Flo
   models::ForwardInput input;
   input.latents = diffusion::add_noise(batch.latents, draws.noise, draws.sigma);
   input.timestep = draws.sigma * 1000;
-  input.conditions.text = draws.text_kept.defined() ? batch.text * draws.text_kept : batch.text;
-  input.conditions.cameras = batch.cameras;
+  input.conditions = batch.conditions;
+  if (draws.text_kept.defined()) {
+    input.conditions.text = batch.conditions.text * draws.text_kept;
+  }
   if (causal) {
     input.chunk_frames = options.chunk_frames;
     input.clean_latents = batch.latents;

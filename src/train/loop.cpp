@@ -29,11 +29,11 @@ NamedParameters named_parameters(const torch::nn::Module& model) {
 }
 
 void move_to(data::Batch& batch, const c10::Device& device) {
-  for (at::Tensor* tensor :
-       {&batch.latents, &batch.text, &batch.cameras.world_to_camera, &batch.cameras.intrinsics}) {
-    if (tensor->defined()) {
-      *tensor = tensor->to(device);
-    }
+  batch.latents = batch.latents.to(device);
+  batch.conditions = batch.conditions.to(device);
+  if (batch.trajectory.defined()) {
+    batch.trajectory = batch.trajectory.to(device);
+    batch.given = batch.given.to(device);
   }
 }
 
@@ -103,7 +103,7 @@ TrainingRun::Impl::Local TrainingRun::Impl::gradients(data::Loader& loader) {
     data::Batch batch = loader.next();
     local.data_wait += loader.last_wait();
     move_to(batch, parameters.front().second.device());
-    const auto output = parts.stage->loss(batch, {parts.info.seed, completed, m});
+    const auto output = parts.stage->loss(0, batch, {parts.info.seed, completed, m});
     if (m + 1 == plan.accumulation) {
       ranks.reduce_in_backward();
     }

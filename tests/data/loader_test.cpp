@@ -108,17 +108,17 @@ TEST_F(LoaderTest, BatchesHoldWhatTheStoreHolds) {
   Loader loader(stores_, 3, 4, 2, 1, 2, 0);
   const Batch batch = loader.next();
   EXPECT_EQ(batch.latents.sizes(), at::IntArrayRef({2, 3, 4, 2, 5}));
-  EXPECT_EQ(batch.text.sizes(), at::IntArrayRef({2, 2, 3}));
-  EXPECT_EQ(batch.cameras.world_to_camera.sizes(), at::IntArrayRef({2, 3, 4, 4}));
-  EXPECT_EQ(batch.cameras.intrinsics.sizes(), at::IntArrayRef({2, 3, 3, 3}));
+  EXPECT_EQ(batch.conditions.text.sizes(), at::IntArrayRef({2, 2, 3}));
+  EXPECT_EQ(batch.conditions.cameras.world_to_camera.sizes(), at::IntArrayRef({2, 3, 4, 4}));
+  EXPECT_EQ(batch.conditions.cameras.intrinsics.sizes(), at::IntArrayRef({2, 3, 3, 3}));
   EXPECT_THAT(batch.global_samples, ElementsAre(2, 3));
   for (int64_t i = 0; i < 2; ++i) {
     const Clip clip = sample(std::stoll(batch.sample_ids[static_cast<size_t>(i)].substr(5)));
     EXPECT_TRUE(at::equal(batch.latents[i], clip.latents));
-    EXPECT_TRUE(at::equal(batch.text[i], clip.text));
-    EXPECT_TRUE(at::equal(batch.cameras.world_to_camera[i], clip.world_to_camera));
+    EXPECT_TRUE(at::equal(batch.conditions.text[i], clip.text));
+    EXPECT_TRUE(at::equal(batch.conditions.cameras.world_to_camera[i], clip.world_to_camera));
     for (int64_t t = 0; t < 3; ++t) {
-      EXPECT_TRUE(at::equal(batch.cameras.intrinsics[i][t], clip.intrinsics));
+      EXPECT_TRUE(at::equal(batch.conditions.cameras.intrinsics[i][t], clip.intrinsics));
     }
   }
   EXPECT_GE(loader.last_wait(), 0);

@@ -29,8 +29,8 @@ data::Batch make_batch(int64_t clips, int64_t first = 0) {
     batch.global_samples.push_back(i);
   }
   batch.latents = at::stack(latents);
-  batch.text = at::stack(text);
-  batch.cameras = {at::eye(4).expand({clips, kFrames, 4, 4}),
+  batch.conditions.text = at::stack(text);
+  batch.conditions.cameras = {at::eye(4).expand({clips, kFrames, 4, 4}),
                    at::eye(3).expand({clips, kFrames, 3, 3})};
   return batch;
 }
@@ -155,12 +155,12 @@ TEST(TeacherForcing, SeesTheCleanClipAndCanNoiseIt) {
   const auto model = zero_model();
   TeacherForcing stage(model, options);
   EXPECT_EQ(stage.name(), "teacher-forcing");
-  stage.loss(batch, {1, 0, 0});
+  stage.loss(0, batch, {1, 0, 0});
   EXPECT_TRUE(at::equal(model->last.clean_latents, batch.latents));
   EXPECT_FALSE(model->last.clean_timestep.defined());
   EXPECT_EQ(model->last.chunk_frames, 4);
   options.clean_noise = 0.2;
-  TeacherForcing(model, options).loss(batch, {1, 0, 0});
+  TeacherForcing(model, options).loss(0, batch, {1, 0, 0});
   EXPECT_FALSE(at::allclose(model->last.clean_latents, batch.latents));
   EXPECT_LE(model->last.clean_timestep.max().item<double>(), 200);
 }
@@ -179,7 +179,7 @@ TEST(Bidirectional, HasNoCleanHalf) {
   const auto model = zero_model();
   Bidirectional stage(model, {});
   EXPECT_EQ(stage.name(), "bidirectional");
-  stage.loss(batch, {1, 0, 0});
+  stage.loss(0, batch, {1, 0, 0});
   EXPECT_FALSE(model->last.clean_latents.defined());
 }
 

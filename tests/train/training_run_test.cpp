@@ -303,8 +303,10 @@ class BrokenStage : public stages::Stage {
  public:
   explicit BrokenStage(std::shared_ptr<stages::Stage> stage) : stage_(std::move(stage)) {}
   std::string name() const override { return stage_->name(); }
-  stages::LossOutput loss(const data::Batch& batch, const stages::StepAddress& address) override {
-    auto output = stage_->loss(batch, address);
+  std::vector<stages::Network> networks() const override { return stage_->networks(); }
+  stages::LossOutput loss(size_t network, const data::Batch& batch,
+                          const stages::StepAddress& address) override {
+    auto output = stage_->loss(network, batch, address);
     if (address.step == 3 && testing::world().rank() == testing::world().size() - 1) {
       output.loss = output.loss / 0;
     }

@@ -8,19 +8,9 @@
 
 #include <torch/torch.h>
 
-#include "minwm/camera/cameras.h"
+#include "minwm/models/conditions.h"
 
 namespace minwm::models {
-
-/// What a model is conditioned on besides noise and time. Undefined tensors are absent inputs.
-struct Conditions {
-  at::Tensor
-      text;  ///< [B, L, text_dim] float32; rows past a sample's length are zero and count (Wan)
-  camera::Cameras cameras;
-  // Wan i2v
-  at::Tensor image_latents;   ///< [B, T, C', H, W], concatenated to the noisy latents on channels
-  at::Tensor image_features;  ///< [B, 257, clip_dim]
-};
 
 /// One full-sequence forward. The frame plan follows from it: without clean_latents one
 /// bidirectional chunk; with them teacher forcing: noisy chunk i sees clean chunks < i and itself,

@@ -11,7 +11,9 @@ class Bidirectional : public Stage {
   Bidirectional(std::shared_ptr<models::Backbone> model, FlowOptions options)
       : model_(std::move(model)), options_(std::move(options)) {}
   std::string name() const override { return "bidirectional"; }
-  LossOutput loss(const data::Batch& batch, const StepAddress& address) override {
+  std::vector<Network> networks() const override { return {{"model", model_, nullptr}}; }
+  LossOutput loss(size_t /*network*/, const data::Batch& batch,
+                  const StepAddress& address) override {
     return {
         flow_loss(*model_, batch, draw_flow(batch, address, options_, false), options_, false).loss,
         {}};

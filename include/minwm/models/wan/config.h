@@ -32,7 +32,7 @@ struct WanConfig {
   void validate() const;
 };
 
-/// A named size: wan-tiny, wan-1.3b, wan-14b, wan-14b-i2v.
+/// A named size: wan-tiny, wan-small, wan-1.3b, wan-14b, wan-14b-i2v.
 WanConfig wan_preset(const std::string& name);
 std::vector<std::string> wan_presets();
 
