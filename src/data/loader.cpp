@@ -79,8 +79,8 @@ struct Loader::Impl {
     batch.conditions.text = at::empty({b, l.text_tokens, l.text_dim});
     auto& cameras = batch.conditions.cameras;
     cameras = {at::empty({b, l.frames, 4, 4}), at::empty({b, l.frames, 3, 3})};
-    if (const auto levels = static_cast<int64_t>(l.trajectory_sigmas.size()); levels > 0) {
-      batch.trajectory = at::empty({b, levels + 2, l.frames, l.channels, l.height, l.width});
+    if (const auto levels = static_cast<int64_t>(l.ode_sigmas.size()); levels > 0) {
+      batch.ode_states = at::empty({b, levels + 2, l.frames, l.channels, l.height, l.width});
       batch.given = at::empty({b}, at::kLong);
     }
     for (int64_t i = 0; i < b; ++i) {
@@ -92,8 +92,8 @@ struct Loader::Impl {
       if (l.text_tokens > 0) {
         batch.conditions.text[i].copy_(clip.text);
       }
-      if (batch.trajectory.defined()) {
-        batch.trajectory[i].copy_(clip.trajectory);
+      if (batch.ode_states.defined()) {
+        batch.ode_states[i].copy_(clip.ode_states);
         batch.given[i] = clip.given;
       }
       batch.global_samples.push_back(in_batch);

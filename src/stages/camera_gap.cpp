@@ -31,7 +31,8 @@ Judged collate(const std::vector<GapClip>& clips, size_t first, size_t count,
   }
   judged.batch.latents = at::stack(latents).to(device);
   judged.batch.conditions.text = at::stack(text).to(device);
-  judged.batch.conditions.cameras = {at::stack(cameras).to(device), at::stack(intrinsics).to(device)};
+  judged.batch.conditions.cameras = {at::stack(cameras).to(device),
+                                     at::stack(intrinsics).to(device)};
   judged.other_world_to_camera = at::stack(others).to(device);
   return judged;
 }

@@ -31,8 +31,8 @@ NamedParameters named_parameters(const torch::nn::Module& model) {
 void move_to(data::Batch& batch, const c10::Device& device) {
   batch.latents = batch.latents.to(device);
   batch.conditions = batch.conditions.to(device);
-  if (batch.trajectory.defined()) {
-    batch.trajectory = batch.trajectory.to(device);
+  if (batch.ode_states.defined()) {
+    batch.ode_states = batch.ode_states.to(device);
     batch.given = batch.given.to(device);
   }
 }

@@ -31,7 +31,7 @@ data::Batch make_batch(int64_t clips, int64_t first = 0) {
   batch.latents = at::stack(latents);
   batch.conditions.text = at::stack(text);
   batch.conditions.cameras = {at::eye(4).expand({clips, kFrames, 4, 4}),
-                   at::eye(3).expand({clips, kFrames, 3, 3})};
+                              at::eye(3).expand({clips, kFrames, 3, 3})};
   return batch;
 }
 

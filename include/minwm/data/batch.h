@@ -19,7 +19,7 @@ struct Clip {
   at::Tensor world_to_camera;  ///< [T, 4, 4] float32, first frame = identity
   at::Tensor intrinsics;       ///< [3, 3] float32, normalised
   at::Tensor text;             ///< [L, text_dim] float32
-  at::Tensor trajectory;       ///< [S + 2, T, C, h, w] float32, ODE stores only: see StoreLayout
+  at::Tensor ode_states;       ///< [S + 2, T, C, h, w] float32, ODE stores only: see StoreLayout
   int64_t given = 0;           ///< ODE stores only: first latents that were given to the teacher
 };
 

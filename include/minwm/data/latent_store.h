@@ -8,7 +8,7 @@
 //   world_to_camera  [N, T, 4, 4] float32
 //   intrinsics       [N, 3, 3] float32
 //   text             [N, L, E] float32, float16 or bfloat16 (absent without text)
-//   trajectory       [N, S + 2, T, C, h, w] float16, one chunk per slot (ODE stores only)
+//   ode_states       [N, S + 2, T, C, h, w] float16, one chunk per slot (ODE stores only)
 //   sample_id        [N, 128] bytes, zero padded
 //   about            [N, 4096] bytes: JSON {caption, trajectory, source}, or {reason} of a failure
 //   checksum         [N] int64: hash of a slot's row in all of the above
@@ -39,7 +39,7 @@ struct StoreLayout {
   at::ScalarType text_type = at::kFloat;  ///< kFloat, kHalf or kBFloat16
   /// ODE stores (minwm data ode-pairs): the S noise levels at which the teacher's trajectory was
   /// kept, descending from 1; its endpoint and the real clip follow. Empty = no trajectories.
-  std::vector<double> trajectory_sigmas = {};
+  std::vector<double> ode_sigmas = {};
 };
 
 /// "latents 5x16x8x8, text 6x32, 64x64 pixels, codec analytic-…": all that must agree between
