@@ -142,7 +142,7 @@ TEST_P(BothStages, DroppedTextIsAllZeros) {
   for (int64_t i = 0; i < 20; ++i) {
     const bool kept = given.text_kept[i].item<bool>();
     EXPECT_TRUE(
-        at::equal(model->last.conditions.text[i], kept ? batch.text[i] : at::zeros({4, 5})));
+        at::equal(model->last.conditions.text[i], kept ? batch.conditions.text[i] : at::zeros({4, 5})));
     dropped += kept ? 0 : 1;
   }
   EXPECT_GT(dropped, 3);
