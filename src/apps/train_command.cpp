@@ -228,7 +228,6 @@ std::string summary(const TrainCommand& command, const comm::Mesh& mesh,
 train::RunParts assemble(const TrainCommand& command, const std::string& config,
                          const comm::Mesh& mesh, const std::shared_ptr<models::Backbone>& model) {
   train::RunParts parts;
-  parts.model = model;
   parts.stage = make_stage(command, model);
   parts.stores = open_stores(command, *model);
   parts.info = describe(command, parts.stores, config);

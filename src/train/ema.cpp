@@ -11,22 +11,41 @@ void EmaOptions::declare(Options& options) {
   options.add("ema.start", &start, "step at which the average starts");
 }
 
-Ema::Ema(const EmaOptions& options, NamedParameters parameters)
-    : options_(options), parameters_(std::move(parameters)) {}
+Ema::Ema(const EmaOptions& options, NamedParameters parameters, NamedParameters storage)
+    : options_(options), parameters_(std::move(parameters)) {
+  require(storage.empty() || options.decay > 0,
+          "ema.decay 0: this stage evaluates the average of its weights; give a decay");
+  TORCH_INTERNAL_ASSERT(storage.empty() || storage.size() == parameters_.size());
+  for (const auto& [name, p] : storage) {
+    shadow_.push_back(p.detach());
+  }
+}
 
-void Ema::update(int64_t step) {
-  if (options_.decay <= 0 || step < options_.start) {
+void Ema::start_if_due(int64_t completed) {
+  if (started_ || options_.decay <= 0 || completed < options_.start) {
+    return;
+  }
+  at::NoGradGuard no_grad;
+  started_ = true;
+  shadow_.resize(parameters_.size());
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const at::Tensor weight = parameters_[i].second.detach();
+    if (shadow_[i].defined()) {
+      shadow_[i].copy_(weight);
+    } else {
+      shadow_[i] = weight.to(at::kFloat).clone();
+    }
+  }
+}
+
+void Ema::update() {
+  if (!started_) {
     return;
   }
   at::NoGradGuard no_grad;
   std::vector<at::Tensor> weights;
   for (const auto& [name, p] : parameters_) {
     weights.push_back(p.detach());
-  }
-  if (shadow_.empty()) {
-    for (const auto& w : weights) {
-      shadow_.push_back(w.to(at::kFloat).clone());
-    }
   }
   const double k = static_cast<double>(updates_++);
   const double decay =
@@ -36,7 +55,7 @@ void Ema::update(int64_t step) {
 
 std::map<std::string, at::Tensor> Ema::state() const {
   std::map<std::string, at::Tensor> out;
-  if (!shadow_.empty()) {
+  if (started_) {
     out["updates"] = at::tensor(updates_, at::kLong);
     for (size_t i = 0; i < shadow_.size(); ++i) {
       out[parameters_[i].first] = shadow_[i];
@@ -46,24 +65,31 @@ std::map<std::string, at::Tensor> Ema::state() const {
 }
 
 void Ema::load_state(const std::map<std::string, at::Tensor>& state) {
-  shadow_.clear();
   if (state.empty()) {
+    started_ = false;
     return;
   }
-  for (const auto& [name, p] : parameters_) {
+  at::NoGradGuard no_grad;
+  shadow_.resize(parameters_.size());
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const auto& [name, p] = parameters_[i];
     const auto found = state.find(name);
     require(found != state.end() && found->second.sizes() == p.sizes(),
             "averaged weights: '{}' is missing or mis-shaped", name);
-    shadow_.push_back(found->second.to(p.device(), at::kFloat).clone());
+    if (!shadow_[i].defined()) {
+      shadow_[i] = at::empty_like(p.detach(), at::kFloat);
+    }
+    shadow_[i].copy_(found->second);
   }
   const auto updates = state.find("updates");
   require(updates != state.end(), "averaged weights: 'updates' is missing");
   updates_ = updates->second.item<int64_t>();
+  started_ = true;
 }
 
 void Ema::swap() {
   at::NoGradGuard no_grad;
-  for (size_t i = 0; i < shadow_.size(); ++i) {
+  for (size_t i = 0; started_ && i < shadow_.size(); ++i) {
     const at::Tensor weight = parameters_[i].second.detach().clone();
     parameters_[i].second.detach().copy_(shadow_[i]);
     shadow_[i].copy_(weight);

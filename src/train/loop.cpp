@@ -8,7 +8,7 @@
 #include "minwm/core/options.h"
 #include "minwm/core/progress.h"
 #include "minwm/data/loader.h"
-#include "minwm/train/data_parallel.h"
+#include "minwm/train/learner.h"
 #include "minwm/train/metrics.h"
 
 namespace minwm::train {
@@ -18,14 +18,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-NamedParameters named_parameters(const torch::nn::Module& model) {
-  NamedParameters parameters;
-  for (const auto& item : model.named_parameters()) {
-    parameters.emplace_back(item.key(), item.value());
-  }
-  return parameters;
 }
 
 void move_to(data::Batch& batch, const c10::Device& device) {
@@ -58,128 +50,185 @@ void require_same_run(const Checkpoint& checkpoint, const CheckpointInfo& wanted
 
 struct TrainingRun::Impl {
   Impl(RunOptions run_options, RunParts run_parts, const comm::Mesh& mesh)
-      : options(std::move(run_options)),
-        parts(std::move(run_parts)),
-        parameters(named_parameters(*parts.model)),
-        ranks(mesh, parameters),
-        plan(plan_batch(options.train, ranks.data_size())),
-        optimizer(make_optimizer(options.optimizer, parameters, ranks.helpers())),
-        ema(options.ema, parameters) {}
+      : options(std::move(run_options)), parts(std::move(run_parts)) {
+    const auto networks = parts.stage->networks();
+    for (size_t i = 0; i < networks.size(); ++i) {
+      OptimizerOptions optimizer = options.optimizer;
+      if (i > 0 && options.critic_lr > 0) {
+        optimizer.lr = options.critic_lr;
+      }
+      rates.push_back(optimizer);
+      learners.push_back(std::make_unique<Learner>(
+          networks[i], optimizer, i == 0 ? options.ema : EmaOptions{}, options.health, mesh));
+    }
+    plan = plan_batch(options.train, ranks().data_size());
+  }
 
-  /// What this rank's share of a step came to, and what it cost.
-  struct Local {
+  /// What a network's update came to: on this rank, then of all.
+  struct Outcome {
     double loss = 0, norm = 0, data_wait = 0;
-  };
-  /// The same of all ranks.
-  struct Common {
-    double loss = 0, norm = 0, data_wait = 0;
+    std::map<std::string, double> values;  // the stage's numbers
     bool stop = false;
   };
 
-  Local gradients(data::Loader& loader);
-  Common agree(const Local& local, bool stop) const;
-  StepMetrics update(const Common& common);
-  void evaluate(StepMetrics& metrics);
+  DataParallel& ranks() const { return learners.front()->ranks(); }
+  Outcome gradients(size_t network, data::Loader& loader);
+  Outcome agree(const Outcome& local, bool stop) const;
+  void update(size_t network, const Outcome& common, StepMetrics& metrics);
+  void refuse(const std::string& network, const std::string& why, int64_t in_a_row) const;
+  void finish_step();
+  void show(StepMetrics& metrics);
   void save();
-  TensorMap state() const;
+  int64_t batches_before(int64_t step) const;
 
   RunOptions options;
   RunParts parts;
-  NamedParameters parameters;
-  DataParallel ranks;
+  std::vector<OptimizerOptions> rates;  // per learner
+  std::vector<std::unique_ptr<Learner>> learners;
   BatchPlan plan;
-  std::unique_ptr<Optimizer> optimizer;
-  Ema ema;
   int64_t completed = 0;
   int64_t saved = -1;  // the step of the newest checkpoint
 };
 
 /// Gradients of the global batch's mean loss, in every rank's parameters.
-TrainingRun::Impl::Local TrainingRun::Impl::gradients(data::Loader& loader) {
-  Local local;
-  ranks.begin_step();
-  at::Tensor loss;
+TrainingRun::Impl::Outcome TrainingRun::Impl::gradients(size_t network, data::Loader& loader) {
+  auto& learner = *learners[network];
+  auto& reducer = learner.ranks();
+  Outcome local;
+  reducer.begin_step();
+  std::vector<at::Tensor> numbers;  // loss, then the stage's values, by name
+  std::vector<std::string> names;
+  const double share = 1.0 / static_cast<double>(plan.accumulation);
   for (int64_t m = 0; m < plan.accumulation; ++m) {
     data::Batch batch = loader.next();
     local.data_wait += loader.last_wait();
-    move_to(batch, parameters.front().second.device());
-    const auto output = parts.stage->loss(0, batch, {parts.info.seed, completed, m});
+    move_to(batch, learner.parameters().front().second.device());
+    const auto output = parts.stage->loss(network, batch, {parts.info.seed, completed, m});
     if (m + 1 == plan.accumulation) {
-      ranks.reduce_in_backward();
+      reducer.reduce_in_backward();
     }
     // Every micro-batch is an equal part of the global batch, and reducing sums.
-    (output.loss / static_cast<double>(plan.accumulation * plan.data_ranks)).backward();
-    const at::Tensor share =
-        output.loss.detach().to(at::kDouble) / static_cast<double>(plan.accumulation);
-    loss = loss.defined() ? loss + share : share;
+    (output.loss * (share / static_cast<double>(plan.data_ranks))).backward();
+    std::vector<at::Tensor> parts_of = {output.loss.detach()};
+    names.clear();
+    for (const auto& [name, value] : output.values) {
+      names.push_back(name);
+      parts_of.push_back(value.detach());
+    }
+    for (size_t i = 0; i < parts_of.size(); ++i) {
+      const at::Tensor part = parts_of[i].to(at::kDouble) * share;
+      m == 0 ? numbers.push_back(part) : void(numbers[i] += part);
+    }
   }
-  ranks.finish_gradients();
-  const at::Tensor norm = gradient_norm(parameters).to(loss.device());
-  const at::Tensor both = at::stack({loss, norm}).cpu();  // the step's one wait for the device
-  local.loss = both[0].item<double>();
-  local.norm = both[1].item<double>();
+  reducer.finish_gradients();
+  numbers.push_back(gradient_norm(learner.parameters()).to(numbers.front().device()));
+  const at::Tensor all = at::stack(numbers).cpu();  // the update's one wait for the device
+  const auto read = all.accessor<double, 1>();
+  local.loss = read[0];
+  local.norm = read[all.size(0) - 1];
+  for (size_t i = 0; i < names.size(); ++i) {
+    local.values[names[i]] = read[static_cast<int64_t>(i) + 1];
+  }
   return local;
 }
 
-TrainingRun::Impl::Common TrainingRun::Impl::agree(const Local& local, bool stop) const {
-  const at::Tensor everyone =
-      ranks.exchange({local.loss, local.norm, local.data_wait, stop ? 1.0 : 0.0});
-  Common common;
+TrainingRun::Impl::Outcome TrainingRun::Impl::agree(const Outcome& local, bool stop) const {
+  std::vector<double> mine = {local.loss, local.norm, local.data_wait, stop ? 1.0 : 0.0};
+  for (const auto& [name, value] : local.values) {
+    mine.push_back(value);
+  }
+  const at::Tensor everyone = ranks().exchange(mine);
+  Outcome common;
   common.loss = everyone.select(1, 0).mean().item<double>();
   common.norm = everyone.select(1, 1).max().item<double>();  // equal, but for a broken rank
   common.data_wait = everyone.select(1, 2).max().item<double>();
   common.stop = everyone.select(1, 3).max().item<double>() > 0;
-  if (!std::isfinite(common.loss) || !std::isfinite(common.norm)) {
-    throw AgreedError(
-        fmt::format(
-            "step {}: loss {}, gradient norm {}: training diverged (a lower optimizer.lr, or a "
-            "smaller optimizer.clip?); the weights of step {} are in {}",
-            completed + 1, common.loss, common.norm, std::max<int64_t>(saved, 0),
-            saved < 0 ? "no checkpoint" : (options.output / "checkpoints").string()),
-        kExitFailure);
+  int64_t column = 4;
+  for (const auto& [name, value] : local.values) {
+    common.values[name] = everyone.select(1, column++).mean().item<double>();
   }
   return common;
 }
 
-StepMetrics TrainingRun::Impl::update(const Common& common) {
-  const auto& o = options.optimizer;
-  StepMetrics metrics;
+void TrainingRun::Impl::refuse(const std::string& network, const std::string& why,
+                               int64_t in_a_row) const {
+  const std::string what = fmt::format("step {}: {}: {}", completed + 1, network, why);
+  if (in_a_row < options.health.max_bad_steps) {
+    spdlog::warn("{}: this update is not applied ({} in a row)", what, in_a_row);
+    return;
+  }
+  throw AgreedError(
+      fmt::format("{}: training diverged, {} updates in a row were not applied (a lower "
+                  "optimizer.lr, or a smaller optimizer.clip?); the weights of step {} are in {}",
+                  what, in_a_row, std::max<int64_t>(saved, 0),
+                  saved < 0 ? "no checkpoint" : (options.output / "checkpoints").string()),
+      kExitFailure);
+}
+
+void TrainingRun::Impl::update(size_t network, const Outcome& common, StepMetrics& metrics) {
+  auto& learner = *learners[network];
+  const auto& o = rates[network];
   metrics.loss = common.loss;
   metrics.grad_norm = common.norm;
-  metrics.data_wait = common.data_wait;
+  metrics.data_wait += common.data_wait;
   metrics.lr = learning_rate(o, completed, options.train.steps);
-  metrics.skipped = o.skip_norm > 0 && common.norm >= o.skip_norm;
-  if (!metrics.skipped) {
-    scale_gradients(parameters, common.norm, o.clip);
-    optimizer->step(metrics.lr);
-    ema.update(completed);
+  const bool several = learners.size() > 1;
+  auto record = [&](const std::string& name, double value) {
+    metrics.more[several ? learner.name() + "_" + name : name] = value;
+  };
+  metrics.more.insert(common.values.begin(), common.values.end());
+  if (several) {
+    record("loss", common.loss);
+    record("grad_norm", common.norm);
   }
-  metrics.step = ++completed;
-  return metrics;
+  const std::string why = learner.health().refuse(common.loss, common.norm);
+  if (!why.empty()) {
+    metrics.skipped = true;
+    refuse(learner.name(), why, learner.health().bad_steps());
+    return;
+  }
+  if (o.skip_norm > 0 && common.norm >= o.skip_norm) {
+    metrics.skipped = true;
+    return;
+  }
+  const int64_t every = options.health.measure_every;
+  const auto measured =
+      learner.apply(metrics.lr, common.norm, every > 0 && (completed + 1) % every == 0);
+  for (const auto& [name, value] : measured) {
+    record(name, value);
+  }
+  for (const auto& alarm :
+       learner.health().alarms(completed + 1, common.loss, common.norm, measured)) {
+    spdlog::warn("step {}: {}", completed + 1, alarm);
+  }
 }
 
-void TrainingRun::Impl::evaluate(StepMetrics& metrics) {
-  const bool due = options.eval_every > 0 &&
-                   (completed % options.eval_every == 0 || completed == options.train.steps);
-  if (due && parts.evaluate) {
-    ema.swap();
-    metrics.more = parts.evaluate();
-    ema.swap();
+void TrainingRun::Impl::finish_step() {
+  ++completed;
+  for (auto& learner : learners) {
+    learner->ema().start_if_due(completed);
   }
 }
 
-TensorMap TrainingRun::Impl::state() const {
-  TensorMap tensors;
-  for (const auto& [name, p] : parameters) {
-    tensors["model/param/" + name] = p.detach();
+/// Evaluation and probe, with the averaged weights in the model.
+void TrainingRun::Impl::show(StepMetrics& metrics) {
+  auto due = [&](int64_t every) {
+    return every > 0 && (completed % every == 0 || completed == options.train.steps);
+  };
+  const bool evaluate = parts.evaluate && due(options.eval_every);
+  const bool probe = parts.probe && due(options.probe_every);
+  if (!evaluate && !probe) {
+    return;
   }
-  for (const auto& [name, tensor] : ema.state()) {
-    tensors[name == "updates" ? "counters/ema_updates" : "model/ema/" + name] = tensor;
+  auto& ema = learners.front()->ema();
+  ema.swap();
+  if (evaluate) {
+    metrics.more.merge(parts.evaluate());
   }
-  for (const auto& [name, tensor] : optimizer->state()) {
-    tensors[name == "step" ? "counters/optimizer_step" : "optimizer/" + name] = tensor;
+  if (probe && ranks().is_first()) {
+    parts.probe(completed);
   }
-  return tensors;
+  ema.swap();
 }
 
 void TrainingRun::Impl::save() {
@@ -188,9 +237,22 @@ void TrainingRun::Impl::save() {
   }
   CheckpointInfo info = parts.info;
   info.step = completed;
-  save_checkpoint(options.output / "checkpoints", info, state(), parts.attached,
-                  options.checkpoint.keep, ranks.world());
+  TensorMap tensors;
+  for (const auto& learner : learners) {
+    learner->save(tensors);
+  }
+  save_checkpoint(options.output / "checkpoints", info, tensors, parts.attached,
+                  options.checkpoint.keep, ranks().world());
   saved = completed;
+}
+
+/// Batches that the updates of the first `step` iterations take.
+int64_t TrainingRun::Impl::batches_before(int64_t step) const {
+  int64_t count = 0;
+  for (int64_t s = 0; s < step; ++s) {
+    count += static_cast<int64_t>(parts.stage->updates(s).size());
+  }
+  return count;
 }
 
 TrainingRun::TrainingRun(RunOptions options, RunParts parts, const comm::Mesh& mesh)
@@ -207,42 +269,46 @@ const BatchPlan& TrainingRun::plan() const {
 void TrainingRun::resume(const Checkpoint& checkpoint) {
   auto& run = *impl_;
   require_same_run(checkpoint, run.parts.info);
-  checkpoint.load_model(*run.parts.model, false);
-  TensorMap moments = checkpoint.read_group("optimizer/");
-  moments["step"] = checkpoint.read("counters/optimizer_step");
-  run.optimizer->load_state(moments);
-  TensorMap average = checkpoint.read_group("model/ema/");
-  if (!average.empty()) {
-    average["updates"] = checkpoint.read("counters/ema_updates");
+  for (auto& learner : run.learners) {
+    learner->load(checkpoint);
   }
-  run.ema.load_state(average);
   run.completed = run.saved = checkpoint.info().step;
 }
 
 bool TrainingRun::run(const StopSignals& signals) {
   auto& run = *impl_;
   const int64_t steps = run.options.train.steps;
-  const bool first = run.ranks.is_first();
+  const bool first = run.ranks().is_first();
   std::unique_ptr<MetricsLog> log;
   if (first) {
     log = std::make_unique<MetricsLog>(run.options.output, run.completed);
   }
   data::Loader loader(run.parts.stores, run.parts.info.seed, run.options.train.global_batch,
-                      run.plan.micro_batch, run.ranks.data_rank(), run.ranks.data_size(),
-                      run.completed);
+                      run.plan.micro_batch, run.ranks().data_rank(), run.ranks().data_size(),
+                      run.batches_before(run.completed));
   Progress progress("train " + run.parts.stage->name(), steps, "steps", first);
   progress.update(run.completed);
+  for (auto& learner : run.learners) {
+    learner->ema().start_if_due(run.completed);
+  }
   bool stop = false;
   while (run.completed < steps && !stop) {
     const auto started = Clock::now();
-    const auto common = run.agree(run.gradients(loader), signals.requested());
-    stop = common.stop;
-    StepMetrics metrics = run.update(common);
+    StepMetrics metrics;
+    const auto updates = run.parts.stage->updates(run.completed);
+    for (const size_t network : updates) {
+      const auto common = run.agree(run.gradients(network, loader), signals.requested());
+      stop = stop || common.stop;
+      run.update(network, common, metrics);
+    }
+    run.finish_step();
+    metrics.step = run.completed;
     metrics.seconds = seconds_since(started);
     metrics.tokens_per_second =
-        static_cast<double>(run.options.train.global_batch * run.options.tokens_per_clip) /
+        static_cast<double>(static_cast<int64_t>(updates.size()) * run.options.train.global_batch *
+                            run.options.tokens_per_clip) /
         metrics.seconds;
-    run.evaluate(metrics);
+    run.show(metrics);
     if (log) {
       log->write(metrics);
       progress.update(run.completed, fmt::format("loss {:.4f}", metrics.loss));

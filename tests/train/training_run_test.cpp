@@ -107,15 +107,15 @@ class TrainingRunTest : public ::testing::Test {
 
   RunParts parts() const {
     RunParts parts;
-    parts.model = make_model();
+    const auto model = make_model();
     stages::FlowOptions flow;
     flow.text_dropout = 0.3;
     flow.clean_first = 0.5;
     flow.chunk_frames = 2;
     if (info_.stage == "bidirectional") {
-      parts.stage = std::make_shared<stages::Bidirectional>(parts.model, flow);
+      parts.stage = std::make_shared<stages::Bidirectional>(model, flow);
     } else {
-      parts.stage = std::make_shared<stages::TeacherForcing>(parts.model, flow);
+      parts.stage = std::make_shared<stages::TeacherForcing>(model, flow);
     }
     parts.stores = {std::make_shared<const data::LatentStore>(path_ / "clips.h5")};
     parts.info = info_;
@@ -263,11 +263,11 @@ TEST_F(TrainingRunTest, EvaluatesWithTheAverageAndPutsTheWeightsBack) {
   options_.eval_every = 2;
   RunParts observed = parts();
   at::Tensor seen;
-  observed.evaluate = [&seen, model = observed.model] {
+  observed.evaluate = [&seen, model = observed.stage->networks()[0].module] {
     seen = model->named_parameters()["head.head.weight"].detach().clone();
     return std::map<std::string, double>{{"camera_gap", 2.5}};
   };
-  const auto model = observed.model;
+  const auto model = observed.stage->networks()[0].module;
   const StopSignals signals;
   TrainingRun(in("evaluated"), std::move(observed), whole_world()).run(signals);
   const Checkpoint checkpoint(path_ / "evaluated");
@@ -317,8 +317,26 @@ class BrokenStage : public stages::Stage {
   std::shared_ptr<stages::Stage> stage_;
 };
 
+TEST_F(TrainingRunTest, OneInfiniteLossIsNotAppliedAndTheRunGoesOn) {
+  RunParts broken = parts();
+  broken.stage = std::make_shared<BrokenStage>(broken.stage);
+  const StopSignals signals;
+  EXPECT_TRUE(TrainingRun(in("once"), std::move(broken), whole_world()).run(signals));
+  std::ifstream in(path_ / "once" / "metrics.jsonl");
+  std::vector<nlohmann::json> lines;
+  for (std::string line; std::getline(in, line);) {
+    lines.push_back(nlohmann::json::parse(line));
+  }
+  ASSERT_EQ(lines.size(), 6U);
+  EXPECT_EQ(lines[3]["skipped"], true);
+  EXPECT_TRUE(lines[3]["loss"].is_null());
+  EXPECT_FALSE(lines[4].contains("skipped"));
+  EXPECT_TRUE(lines[5]["loss"].is_number());
+}
+
 TEST_F(TrainingRunTest, AnInfiniteLossOfOneRankEndsAllAndNamesTheStep) {
   options_.checkpoint.every = 2;
+  options_.health.max_bad_steps = 1;
   RunParts broken = parts();
   broken.stage = std::make_shared<BrokenStage>(broken.stage);
   const StopSignals signals;
@@ -327,7 +345,7 @@ TEST_F(TrainingRunTest, AnInfiniteLossOfOneRankEndsAllAndNamesTheStep) {
     run.run(signals);
     ADD_FAILURE() << "the run went on";
   } catch (const AgreedError& error) {
-    EXPECT_THAT(error.what(), HasSubstr("step 4: loss inf"));
+    EXPECT_THAT(error.what(), HasSubstr("step 4: model: loss inf"));
     EXPECT_THAT(error.what(), HasSubstr("the weights of step 2 are in"));
     EXPECT_EQ(error.exit_code(), kExitFailure);
   }

@@ -17,6 +17,7 @@
 #include "minwm/stages/stage.h"
 #include "minwm/train/checkpoint.h"
 #include "minwm/train/ema.h"
+#include "minwm/train/health.h"
 #include "minwm/train/optimizer.h"
 #include "minwm/train/plan.h"
 #include "minwm/train/signals.h"
@@ -32,21 +33,25 @@ struct CheckpointOptions {
 struct RunOptions {
   TrainOptions train;
   OptimizerOptions optimizer;
-  EmaOptions ema;
+  double critic_lr = 0;  ///< learning rate of a stage's second network; 0 = optimizer.lr
+  EmaOptions ema;        ///< of the stage's result, its first network
+  HealthOptions health;
   CheckpointOptions checkpoint;
   int64_t eval_every = 0;        ///< steps between evaluations, and one at the end; 0 = none
+  int64_t probe_every = 0;       ///< steps between probes; 0 = none
   std::filesystem::path output;  ///< gets metrics.jsonl, a TensorBoard file and checkpoints/
   int64_t tokens_per_clip = 0;   ///< for tokens_per_second
 };
 
 /// What is trained, on what.
 struct RunParts {
-  std::shared_ptr<models::Backbone> model;  ///< float32, on its device
-  std::shared_ptr<stages::Stage> stage;
+  std::shared_ptr<stages::Stage> stage;  ///< its networks are float32, on their device
   std::vector<std::shared_ptr<const data::LatentStore>> stores;
   /// Numbers for the log, computed with the averaged weights in the model (collective); may be
   /// empty.
   std::function<std::map<std::string, double>()> evaluate;
+  /// Shows what the averaged weights generate after a step (first rank only); may be empty.
+  std::function<void(int64_t step)> probe;
   CheckpointInfo info;  ///< recorded in checkpoints, with the step filled in
   std::vector<std::filesystem::path> attached;  ///< files copied into every checkpoint
 };
@@ -75,8 +80,9 @@ class TrainingRun {
 
   /// Trains to the end (true), or until a signal to any rank (false); either way a checkpoint of
   /// the last step exists.
-  /// @throws AgreedError (exit code 70) naming the step once loss or gradients are not finite;
-  /// nothing is updated then.
+  /// A step whose loss or gradients are not finite, or whose gradient norm is a spike, is not
+  /// applied. @throws AgreedError (exit code 70) naming the step after health.max_bad_steps of them
+  /// in a row.
   bool run(const StopSignals& signals);
 
  private:
