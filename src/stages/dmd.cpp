@@ -1,0 +1,153 @@
+#include "minwm/stages/dmd.h"
+
+#include <numeric>
+
+#include "minwm/core/error.h"
+#include "minwm/core/options.h"
+#include "minwm/core/random.h"
+#include "minwm/diffusion/losses.h"
+
+namespace minwm::stages {
+namespace {
+
+constexpr size_t kGenerator = 0, kCritic = 1;  // places in networks()
+
+Rollout roll_out(models::Backbone& generator, const data::Batch& batch, const DmdDraws& draws,
+                 const DmdOptions& options) {
+  RolloutInput input;
+  input.conditions = batch.conditions;
+  if (draws.given) {
+    input.first_latent = batch.latents.narrow(1, 0, 1);
+  }
+  return self_rollout(generator, input, draws.rollout, options.rollout);
+}
+
+/// [T] of 0 and 1, or undefined if all frames count.
+at::Tensor without_given(const at::Tensor& mask, const at::Tensor& latents, bool given) {
+  if (!given) {
+    return mask;
+  }
+  at::Tensor kept = mask.defined() ? mask.clone() : at::ones({latents.size(1)}, at::kFloat);
+  kept.narrow(0, 0, 1).zero_();
+  return kept;
+}
+
+double mean_exit_step(const RolloutDraws& draws) {
+  const auto& steps = draws.exit_step;
+  return std::accumulate(steps.begin(), steps.end(), 0.0) / static_cast<double>(steps.size());
+}
+
+/// What both updates log.
+std::map<std::string, at::Tensor> logged(const std::string& name, const at::Tensor& loss,
+                                         const ScoreInput& input, const DmdDraws& draws) {
+  const int64_t last = input.sigma.size(1) - 1;  // never a given frame
+  return {{name, loss.detach()},
+          {"score_sigma", input.sigma.select(1, last).mean()},
+          {"exit_step", at::scalar_tensor(mean_exit_step(draws.rollout))}};
+}
+
+}  // namespace
+
+void DmdOptions::declare(Options& options) {
+  options.add("dmd.ratio", &ratio, "iterations per generator update");
+  options.add_choice("dmd.schedule", &schedule, {"wan", "hy"},
+                     "a generator iteration also updates the critic (wan), or does not (hy)");
+  options.add("dmd.clean_first", &clean_first,
+              "probability that an update's rollouts are given their first latent");
+  score.declare(options);
+  rollout.declare(options);
+}
+
+void DmdOptions::check() const {
+  require(ratio >= 1, "dmd.ratio {}: expected at least 1", ratio);
+  require(schedule == "wan" || ratio > 1, "dmd.ratio 1 never updates the critic under schedule hy");
+  require(clean_first >= 0 && clean_first <= 1, "dmd.clean_first {}: expected a probability",
+          clean_first);
+  score.check();
+}
+
+DmdDraws draw_dmd(const data::Batch& batch, const StepAddress& address, const std::string& update,
+                  const DmdOptions& options) {
+  DmdDraws draws;
+  draws.rollout = draw_rollout(batch, address, update, options.rollout);
+  draws.score = draw_score(batch, address, update, options.score);
+  draws.given = random_uniform({address.seed, "dmd." + update + ".given",
+                                static_cast<uint64_t>(address.step)}) < options.clean_first;
+  return draws;
+}
+
+GeneratorTerms generator_loss(const DmdModels& models, const data::Batch& batch,
+                              const models::Conditions& negative, const DmdDraws& draws,
+                              const DmdOptions& options) {
+  GeneratorTerms terms;
+  terms.rollout = roll_out(models.generator, batch, draws, options);
+  const int64_t given = draws.given ? 1 : 0;
+  terms.input = score_input(terms.rollout, draws.score, given, options.score);
+  terms.score = score_gradient(models.fake, models.real, terms.rollout, terms.input,
+                               batch.conditions, negative, given, options.score);
+  terms.loss = diffusion::dmd_loss(
+      terms.rollout.latents, terms.score.gradient,
+      without_given(terms.rollout.loss_mask, terms.rollout.latents, draws.given));
+  return terms;
+}
+
+CriticTerms critic_loss(const DmdModels& models, const data::Batch& batch, const DmdDraws& draws,
+                        const DmdOptions& options) {
+  CriticTerms terms;
+  {
+    at::NoGradGuard no_grad;
+    terms.rollout = roll_out(models.generator, batch, draws, options);
+  }
+  terms.input = score_input(terms.rollout, draws.score, draws.given ? 1 : 0, options.score);
+  models::ForwardInput asked;
+  asked.latents = terms.input.noisy;
+  asked.timestep = terms.input.timestep;
+  asked.conditions = batch.conditions;
+  terms.flow = models.fake.forward(asked);
+  // The critic learns all frames of the rollout, those too that the generator's loss leaves out.
+  terms.loss = diffusion::critic_loss(terms.flow, terms.rollout.latents, draws.score.noise,
+                                      without_given({}, terms.rollout.latents, draws.given));
+  return terms;
+}
+
+Dmd::Dmd(std::shared_ptr<models::Backbone> generator, std::shared_ptr<models::Backbone> fake,
+         std::shared_ptr<models::Backbone> real, models::Conditions negative, DmdOptions options)
+    : generator_(std::move(generator)),
+      fake_(std::move(fake)),
+      real_(std::move(real)),
+      negative_(std::move(negative)),
+      options_(std::move(options)) {
+  options_.check();
+  for (at::Tensor& p : real_->parameters()) {
+    p.requires_grad_(false);
+  }
+}
+
+std::vector<Network> Dmd::networks() const {
+  return {{"model", generator_, nullptr}, {"critic", fake_, nullptr}};
+}
+
+std::vector<size_t> Dmd::updates(int64_t step) const {
+  if (step % options_.ratio != 0) {
+    return {kCritic};
+  }
+  return options_.schedule == "wan" ? std::vector<size_t>{kGenerator, kCritic}
+                                    : std::vector<size_t>{kGenerator};
+}
+
+LossOutput Dmd::loss(size_t network, const data::Batch& batch, const StepAddress& address) {
+  const DmdModels models{*generator_, *fake_, *real_};
+  if (network == kCritic) {
+    const DmdDraws draws = draw_dmd(batch, address, "critic", options_);
+    const CriticTerms terms = critic_loss(models, batch, draws, options_);
+    return {terms.loss, logged("critic_loss", terms.loss, terms.input, draws)};
+  }
+  const DmdDraws draws = draw_dmd(batch, address, "generator", options_);
+  const GeneratorTerms terms = generator_loss(models, batch, negative_, draws, options_);
+  LossOutput out{terms.loss, logged("generator_loss", terms.loss, terms.input, draws)};
+  out.values["dmd_gradient"] = terms.score.gradient.slice(1, draws.given ? 1 : 0).abs().mean();
+  out.values["nonfinite"] = terms.score.nonfinite.to(at::kFloat);
+  return out;
+}
+
+}  // namespace minwm::stages
