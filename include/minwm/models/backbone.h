@@ -38,6 +38,9 @@ struct CacheOptions {
   int64_t batch = 1;
   int64_t window_frames = 20;  ///< frames a chunk sees, itself and the sink included
   int64_t sink_frames = 0;     ///< first frames that are never evicted
+  /// Sink frames are seen at the positions just before the other frames of the window, however far
+  /// it has moved on: no distance is ever longer than the window (rolling forcing, spec stages 11).
+  bool sink_follows_window = false;
 };
 
 /// One streaming call on the chunk that follows the committed frames.
@@ -47,6 +50,9 @@ struct StreamInput {
   Conditions conditions;  ///< cameras of these n frames
   bool commit = false;    ///< write this chunk's keys and values (the clean pass); the flow is then
                           ///< not computed
+  /// What the text turns into (its keys and values) is constant: made once per cache, without
+  /// gradients.
+  bool constant_text = false;
 };
 
 class Backbone : public torch::nn::Module {

@@ -232,10 +232,13 @@ at::Tensor WanBackbone::forward(const ForwardInput& input) {
   return head(x, time.e, g);
 }
 
-void WanBackbone::update_cross(WanKvCache& cache, const Conditions& conditions) {
+void WanBackbone::update_cross(WanKvCache& cache, const StreamInput& input) {
+  const Conditions& conditions = input.conditions;
+  const c10::AutoGradMode mode(at::GradMode::is_enabled() && !input.constant_text);
   const bool same = !cache.cross_.empty() && cache.text_.is_same(conditions.text) &&
                     cache.image_features_.is_same(conditions.image_features);
-  // Under gradients the text's keys and values belong to the graph and are made anew.
+  // Under gradients the text's keys and values belong to the graph and are made anew; calls without
+  // gradients may use their values.
   if (same && !at::GradMode::is_enabled()) {
     return;
   }
@@ -245,7 +248,7 @@ void WanBackbone::update_cross(WanKvCache& cache, const Conditions& conditions) 
   for (const auto& block : blocks_) {
     cache.cross_.push_back(block->cross_attention()->project_context(text, image_rows, compute_));
   }
-  cache.text_ = at::GradMode::is_enabled() ? at::Tensor() : conditions.text;
+  cache.text_ = conditions.text;
   cache.image_features_ = conditions.image_features;
 }
 
@@ -259,7 +262,7 @@ at::Tensor WanBackbone::stream(const StreamInput& input, KvCache& base) {
   const Geometry where =
       geometry(positions_from(cache.frames_seen(), g.frames), g, input.conditions.cameras);
   const Geometry past = cache.context_geometry(where.camera(), where.rotary.device());
-  update_cross(cache, input.conditions);
+  update_cross(cache, input);
   const TimeEmbedding time = embed_time(input.timestep);
   at::Tensor x = embed_patches(input.latents, input.conditions.image_latents);
   std::vector<Projections> committed;

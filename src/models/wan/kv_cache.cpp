@@ -15,6 +15,7 @@ WanKvCache::WanKvCache(const CacheOptions& options, int64_t layers, int64_t heig
     : height_(height),
       width_(width),
       head_dim_(head_dim),
+      sink_follows_window_(options.sink_follows_window),
       slots_(options.window_frames, options.sink_frames),
       layers_(static_cast<size_t>(layers)) {}
 
@@ -37,11 +38,24 @@ WanKvCache::LayerView WanKvCache::layer(int64_t index) const {
   return view;
 }
 
-Geometry WanKvCache::context_geometry(bool camera, const at::Device& device) const {
+std::vector<int64_t> WanKvCache::positions() const {
   std::vector<int64_t> frames;
   for (const auto& held : slots_.held()) {
     frames.push_back(held.frame);
   }
+  if (sink_follows_window_) {
+    const auto held = static_cast<int64_t>(frames.size());
+    const int64_t sinks = std::min(slots_.sink(), held);
+    const int64_t next = held > sinks ? frames[static_cast<size_t>(sinks)] : slots_.seen();
+    for (int64_t i = 0; i < sinks; ++i) {
+      frames[static_cast<size_t>(i)] = next - sinks + i;
+    }
+  }
+  return frames;
+}
+
+Geometry WanKvCache::context_geometry(bool camera, const at::Device& device) const {
+  const std::vector<int64_t> frames = positions();
   Geometry geometry;
   if (frames.empty()) {
     return geometry;

@@ -45,9 +45,11 @@ class WanKvCache : public KvCache {
   };
   Context context(int64_t index, const Geometry& geometry);
   Geometry context_geometry(bool camera, const at::Device& device) const;
+  std::vector<int64_t> positions() const;
   void commit(const std::vector<Projections>& layers, const at::Tensor& p_inverse, int64_t count);
 
   int64_t height_, width_, head_dim_;
+  bool sink_follows_window_;
   nn::FrameSlots slots_;
   std::vector<Layer> layers_;
   nn::SlotStore p_inverse_;
@@ -88,7 +90,7 @@ class WanBackbone : public Backbone {
                     const camera::Cameras& cameras) const;
   at::Tensor head(const at::Tensor& x, const at::Tensor& e, const Grid& grid) const;
   void initialise(uint64_t seed);
-  void update_cross(WanKvCache& cache, const Conditions& conditions);
+  void update_cross(WanKvCache& cache, const StreamInput& input);
 
   WanConfig config_;
   at::ScalarType compute_ = at::kFloat;
