@@ -71,6 +71,9 @@ Findings inspect_store(const fs::path& path, bool all) {
       {"text", {layout.text_tokens, layout.text_dim}},
       {"codec", layout.codec},
       {"provenance", provenance.is_discarded() ? Json(layout.provenance) : std::move(provenance)}};
+  if (!layout.ode_sigmas.empty()) {
+    found.about["ode_sigmas"] = layout.ode_sigmas;
+  }
   if (store.size() > 0) {
     found.about["first"] = store.sample_id(0);
     found.about["last"] = store.sample_id(store.size() - 1);

@@ -99,6 +99,9 @@ Clip LatentStore::read(int64_t index) const {
   clip.world_to_camera = row.world_to_camera[0];
   clip.intrinsics = row.intrinsics[0];
   clip.text = row.text.defined() ? row.text[0].to(at::kFloat) : at::zeros({0, 0});
+  if (row.ode_states.defined()) {
+    clip.ode_states = row.ode_states[0].to(at::kFloat);
+  }
   store::require_valid(clip, impl_->layout, where);
   return clip;
 }

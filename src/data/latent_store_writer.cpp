@@ -236,7 +236,10 @@ void LatentStoreWriter::write(int64_t slot, const Clip& clip) {
   if (layout.text_tokens > 0) {
     row.text = clip.text.unsqueeze(0).to(layout.text_type).contiguous();
   }
-  for (const at::Tensor& rounded : {row.latents, row.text}) {
+  if (!layout.ode_sigmas.empty()) {
+    row.ode_states = clip.ode_states.unsqueeze(0).to(at::kHalf).contiguous();
+  }
+  for (const at::Tensor& rounded : {row.latents, row.text, row.ode_states}) {
     require(!rounded.defined() || store::all_finite(rounded),
             "{}: a value is too large for float16", where);
   }

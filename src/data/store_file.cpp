@@ -1,5 +1,6 @@
 #include "store_file.h"
 
+#include <charconv>
 #include <cstring>
 
 #include <ATen/ATen.h>
@@ -66,7 +67,43 @@ std::vector<Dataset> datasets_of(const StoreLayout& layout) {
   if (layout.text_tokens > 0) {
     all.push_back({"text", layout.text_type, {layout.text_tokens, layout.text_dim}});
   }
+  if (!layout.ode_sigmas.empty()) {
+    all.push_back(
+        {"ode_states",
+         at::kHalf,
+         {ode_states(layout), layout.frames, layout.channels, layout.height, layout.width}});
+  }
   return all;
+}
+
+/// Datasets whose rows are read one at a time and are large.
+bool in_chunks(std::string_view name) {
+  return name == "latents" || name == "ode_states";
+}
+
+/// "1,0.9375,…": the shortest digits that give the same doubles back.
+std::string sigmas_to_text(const std::vector<double>& sigmas) {
+  return fmt::format("{}", fmt::join(sigmas, ","));
+}
+
+std::vector<double> sigmas_from_text(const std::string& text, const std::string& path) {
+  std::vector<double> sigmas;
+  const char* const end = text.data() + text.size();
+  for (const char* at = text.data(); at < end;) {
+    double value = 0;
+    const auto [next, error] = std::from_chars(at, end, value);
+    require(error == std::errc() && (next == end || *next == ','),
+            "{}: ode_sigmas '{}' is not a list of numbers", path, text);
+    sigmas.push_back(value);
+    at = next + 1;
+  }
+  return sigmas;
+}
+
+bool descending_levels(const std::vector<double>& sigmas) {
+  const auto rising = [](double above, double below) { return above <= below; };
+  return std::all_of(sigmas.begin(), sigmas.end(), [](double s) { return s > 0 && s <= 1; }) &&
+         std::adjacent_find(sigmas.begin(), sigmas.end(), rising) == sigmas.end();
 }
 
 void require_valid_layout(const StoreLayout& layout) {
@@ -77,6 +114,9 @@ void require_valid_layout(const StoreLayout& layout) {
               layout.text_type == at::kBFloat16,
           "latent store: text states are stored as float32, float16 or bfloat16, not {}",
           c10::toString(layout.text_type));
+  require(descending_levels(layout.ode_sigmas),
+          "latent store: noise levels of ODE states must descend from at most 1 to above 0: {}",
+          describe(layout));
 }
 
 Json parse_about(const at::Tensor& bytes, const std::string& where) {
@@ -87,10 +127,14 @@ Json parse_about(const at::Tensor& bytes, const std::string& where) {
 
 }  // namespace
 
+int64_t ode_states(const StoreLayout& layout) {
+  return static_cast<int64_t>(layout.ode_sigmas.size()) + 2;
+}
+
 int64_t checksum(const Row& row) {
   Hash hash;
   for (const at::Tensor* part : {&row.latents, &row.world_to_camera, &row.intrinsics, &row.text,
-                                 &row.sample_id, &row.about}) {
+                                 &row.ode_states, &row.sample_id, &row.about}) {
     hash.add(*part);
   }
   return static_cast<int64_t>(hash.value());
@@ -120,6 +164,16 @@ StoreLayout read_layout(const hdf5::File& file) {
     layout.text_dim = text[2];
     layout.text_type = file.type("text");
   }
+  const bool states = file.contains("ode_states");
+  require(states == file.has_attribute("/", "ode_sigmas"),
+          "{}: dataset 'ode_states' and attribute 'ode_sigmas' belong together, one is missing",
+          path);
+  if (states) {
+    layout.ode_sigmas = sigmas_from_text(file.read_string("/", "ode_sigmas"), path);
+    require(!layout.ode_sigmas.empty() && descending_levels(layout.ode_sigmas),
+            "{}: ode_sigmas '{}' do not descend from at most 1 to above 0", path,
+            sigmas_to_text(layout.ode_sigmas));
+  }
   layout.pixel_height = file.read_integer("/", "pixel_height");
   layout.pixel_width = file.read_integer("/", "pixel_width");
   layout.codec = file.read_string("/", "codec");
@@ -144,9 +198,12 @@ void create(hdf5::File& file, const StoreLayout& layout, int64_t capacity) {
   file.write_attribute("/", "provenance", layout.provenance);
   file.write_attribute("/", "pixel_height", layout.pixel_height);
   file.write_attribute("/", "pixel_width", layout.pixel_width);
+  if (!layout.ode_sigmas.empty()) {
+    file.write_attribute("/", "ode_sigmas", sigmas_to_text(layout.ode_sigmas));
+  }
   for (auto& [name, type, shape] : datasets_of(layout)) {
     shape.insert(shape.begin(), capacity);
-    file.create_dataset(name, type, shape, std::string_view(name) == "latents" ? 1 : 0);
+    file.create_dataset(name, type, shape, in_chunks(name) ? 1 : 0);
   }
   file.write("state", at::zeros({capacity}, at::kByte));
 }
@@ -158,6 +215,9 @@ Row read_row(const hdf5::File& file, const StoreLayout& layout, int64_t slot) {
   row.intrinsics = file.read_rows("intrinsics", slot, 1);
   if (layout.text_tokens > 0) {
     row.text = file.read_rows("text", slot, 1);
+  }
+  if (!layout.ode_sigmas.empty()) {
+    row.ode_states = file.read_rows("ode_states", slot, 1);
   }
   row.sample_id = file.read_rows("sample_id", slot, 1);
   row.about = file.read_rows("about", slot, 1);
@@ -172,6 +232,9 @@ void write_row(hdf5::File& file, int64_t slot, const Row& row) {
   }
   if (row.text.defined()) {
     file.write_rows("text", slot, row.text);
+  }
+  if (row.ode_states.defined()) {
+    file.write_rows("ode_states", slot, row.ode_states);
   }
   file.write_rows("sample_id", slot, row.sample_id);
   file.write_rows("about", slot, row.about);
@@ -193,8 +256,11 @@ std::string to_text(const at::Tensor& bytes) {
 }
 
 at::Tensor about_to_bytes(const Clip& clip, const std::string& where) {
-  const Json about = {
+  Json about = {
       {"caption", clip.caption}, {"trajectory", clip.trajectory}, {"source", clip.source}};
+  if (clip.ode_states.defined()) {
+    about["given"] = clip.given;
+  }
   try {
     return to_bytes(about.dump(), kAboutBytes, where + ": caption, trajectory and source");
   } catch (const Json::exception&) {
@@ -208,6 +274,7 @@ void about_from_bytes(const at::Tensor& bytes, Clip& clip, const std::string& wh
     clip.caption = about.at("caption").get<std::string>();
     clip.trajectory = about.at("trajectory").get<std::string>();
     clip.source = about.at("source").get<std::string>();
+    clip.given = about.value("given", int64_t{0});
   } catch (const Json::exception& error) {
     fail("{}: 'about' is damaged: {}", where, error.what());
   }
@@ -245,6 +312,14 @@ void require_valid(const Clip& clip, const StoreLayout& layout, const std::strin
   if (layout.text_tokens > 0) {
     require_tensor("text", clip.text, {layout.text_tokens, layout.text_dim});
   }
+  if (!layout.ode_sigmas.empty()) {
+    require_tensor(
+        "ode_states", clip.ode_states,
+        {ode_states(layout), layout.frames, layout.channels, layout.height, layout.width});
+    require(clip.given >= 0 && clip.given < layout.frames,
+            "{}: {} given latents of {}: at least one must be generated", where, clip.given,
+            layout.frames);
+  }
   require_valid_cameras(clip.world_to_camera, clip.intrinsics, where);
 }
 
@@ -253,9 +328,14 @@ void require_valid(const Clip& clip, const StoreLayout& layout, const std::strin
 namespace minwm::data {
 
 std::string describe(const StoreLayout& layout) {
-  return fmt::format("latents {}x{}x{}x{}, text {}x{}, {}x{} pixels, codec {}", layout.frames,
-                     layout.channels, layout.height, layout.width, layout.text_tokens,
-                     layout.text_dim, layout.pixel_width, layout.pixel_height, layout.codec);
+  std::string text =
+      fmt::format("latents {}x{}x{}x{}, text {}x{}, {}x{} pixels, codec {}", layout.frames,
+                  layout.channels, layout.height, layout.width, layout.text_tokens, layout.text_dim,
+                  layout.pixel_width, layout.pixel_height, layout.codec);
+  if (!layout.ode_sigmas.empty()) {
+    text += fmt::format(", ODE states at sigma {:g}", fmt::join(layout.ode_sigmas, ", "));
+  }
+  return text;
 }
 
 }  // namespace minwm::data

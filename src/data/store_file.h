@@ -23,9 +23,13 @@ struct Row {
   at::Tensor world_to_camera;  ///< [1, T, 4, 4] float32
   at::Tensor intrinsics;       ///< [1, 3, 3] float32
   at::Tensor text;             ///< [1, L, E] or undefined
+  at::Tensor ode_states;       ///< [1, S + 2, T, C, h, w] float16 or undefined
   at::Tensor sample_id;        ///< [1, 128] uint8
   at::Tensor about;            ///< [1, 4096] uint8
 };
+
+/// States of a trajectory in an ODE store: S levels, the endpoint and the real clip.
+int64_t ode_states(const StoreLayout& layout);
 
 /// Order-sensitive hash of all bytes of a row.
 int64_t checksum(const Row& row);

@@ -3,14 +3,15 @@
 // written in parallel and resumably, every sample checksummed.
 //
 // Format "minwm-latents", version 1: root attributes format, version, codec, provenance,
-// pixel_height, pixel_width; one row per slot in
+// pixel_height, pixel_width, in ODE stores ode_sigmas (text, comma separated); one row per slot in
 //   latents          [N, T, C, h, w] float16, one chunk per slot
 //   world_to_camera  [N, T, 4, 4] float32
 //   intrinsics       [N, 3, 3] float32
 //   text             [N, L, E] float32, float16 or bfloat16 (absent without text)
 //   ode_states       [N, S + 2, T, C, h, w] float16, one chunk per slot (ODE stores only)
 //   sample_id        [N, 128] bytes, zero padded
-//   about            [N, 4096] bytes: JSON {caption, trajectory, source}, or {reason} of a failure
+//   about            [N, 4096] bytes: JSON {caption, trajectory, source}, in ODE stores also
+//                    {given}, or {reason} of a failure
 //   checksum         [N] int64: hash of a slot's row in all of the above
 //   state            [N] uint8: 0 nothing yet, 1 done, 2 failed; written last
 //
@@ -42,8 +43,8 @@ struct StoreLayout {
   std::vector<double> ode_sigmas = {};
 };
 
-/// "latents 5x16x8x8, text 6x32, 64x64 pixels, codec analytic-…": all that must agree between
-/// stores that are read together. Not the provenance.
+/// "latents 5x16x8x8, text 6x32, 64x64 pixels, codec analytic-…[, ODE states at sigma 1, 0.9375,
+/// …]": all that must agree between stores that are read together. Not the provenance.
 std::string describe(const StoreLayout& layout);
 
 /// A slot whose sample could not be made.
