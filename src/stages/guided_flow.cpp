@@ -9,6 +9,8 @@ at::Tensor joined(const at::Tensor& a, const at::Tensor& b) {
   return a.defined() ? at::cat({a, b}) : a;
 }
 
+}  // namespace
+
 models::Conditions joined(const models::Conditions& a, const models::Conditions& b) {
   models::Conditions out;
   out.text = joined(a.text, b.text);
@@ -22,8 +24,6 @@ models::Conditions joined(const models::Conditions& a, const models::Conditions&
                  joined(a.cameras.intrinsics, b.cameras.intrinsics)};
   return out;
 }
-
-}  // namespace
 
 GuidedFlow guided_flow(models::Backbone& model, const models::ForwardInput& input,
                        const models::Conditions& negative, double scale) {
