@@ -12,24 +12,25 @@ namespace {
 
 constexpr size_t kGenerator = 0, kCritic = 1;  // places in networks()
 
-Rollout roll_out(models::Backbone& generator, const data::Batch& batch, const DmdDraws& draws,
+Rollout roll_out(const DmdModels& models, const data::Batch& batch, const DmdDraws& draws,
                  const DmdOptions& options) {
   RolloutInput input;
   input.conditions = batch.conditions;
+  input.first_latent_of = models.first_latent_of;
   if (draws.given) {
     input.first_latent = batch.latents.narrow(1, 0, 1);
   }
-  return self_rollout(generator, input, draws.rollout, options.rollout);
+  return self_rollout(models.generator, input, draws.rollout, options.rollout);
 }
 
-/// [T] of 0 and 1, or undefined if all frames count.
-at::Tensor without_given(const at::Tensor& mask, const at::Tensor& latents, bool given) {
-  if (!given) {
-    return mask;
-  }
-  at::Tensor kept = mask.defined() ? mask.clone() : at::ones({latents.size(1)}, at::kFloat);
-  kept.narrow(0, 0, 1).zero_();
-  return kept;
+/// First frames of a rollout that the scores see clean.
+int64_t given_frames(const Rollout& rollout, const DmdDraws& draws) {
+  return draws.given && rollout.first_frame == 0 ? 1 : 0;
+}
+
+/// Those of the rollout's frames.
+models::Conditions conditions_of(const Rollout& rollout, const data::Batch& batch) {
+  return batch.conditions.frames(rollout.first_frame, rollout.latents.size(1));
 }
 
 double mean_exit_step(const RolloutDraws& draws) {
@@ -80,14 +81,13 @@ GeneratorTerms generator_loss(const DmdModels& models, const data::Batch& batch,
                               const models::Conditions& negative, const DmdDraws& draws,
                               const DmdOptions& options) {
   GeneratorTerms terms;
-  terms.rollout = roll_out(models.generator, batch, draws, options);
-  const int64_t given = draws.given ? 1 : 0;
+  terms.rollout = roll_out(models, batch, draws, options);
+  const int64_t given = given_frames(terms.rollout, draws);
   terms.input = score_input(terms.rollout, draws.score, given, options.score);
   terms.score = score_gradient(models.fake, models.real, terms.rollout, terms.input,
-                               batch.conditions, negative, given, options.score);
-  terms.loss = diffusion::dmd_loss(
-      terms.rollout.latents, terms.score.gradient,
-      without_given(terms.rollout.loss_mask, terms.rollout.latents, draws.given));
+                               conditions_of(terms.rollout, batch), negative, given, options.score);
+  terms.loss =
+      diffusion::dmd_loss(terms.rollout.latents, terms.score.gradient, terms.rollout.loss_mask);
   return terms;
 }
 
@@ -96,27 +96,30 @@ CriticTerms critic_loss(const DmdModels& models, const data::Batch& batch, const
   CriticTerms terms;
   {
     at::NoGradGuard no_grad;
-    terms.rollout = roll_out(models.generator, batch, draws, options);
+    terms.rollout = roll_out(models, batch, draws, options);
   }
-  terms.input = score_input(terms.rollout, draws.score, draws.given ? 1 : 0, options.score);
+  const int64_t given = given_frames(terms.rollout, draws);
+  terms.input = score_input(terms.rollout, draws.score, given, options.score);
   models::ForwardInput asked;
   asked.latents = terms.input.noisy;
   asked.timestep = terms.input.timestep;
-  asked.conditions = batch.conditions;
+  asked.conditions = conditions_of(terms.rollout, batch);
   terms.flow = models.fake.forward(asked);
-  // The critic learns all frames of the rollout, those too that the generator's loss leaves out.
-  terms.loss = diffusion::critic_loss(terms.flow, terms.rollout.latents, draws.score.noise,
-                                      without_given({}, terms.rollout.latents, draws.given));
+  // The critic learns all frames that have noise, those too that the generator's loss leaves out.
+  terms.loss = diffusion::critic_loss(terms.flow, terms.rollout.latents, terms.input.noise,
+                                      (terms.input.sigma > 0).to(at::kFloat));
   return terms;
 }
 
 Dmd::Dmd(std::shared_ptr<models::Backbone> generator, std::shared_ptr<models::Backbone> fake,
-         std::shared_ptr<models::Backbone> real, models::Conditions negative, DmdOptions options)
+         std::shared_ptr<models::Backbone> real, models::Conditions negative, DmdOptions options,
+         std::function<at::Tensor(const at::Tensor&)> first_latent_of)
     : generator_(std::move(generator)),
       fake_(std::move(fake)),
       real_(std::move(real)),
       negative_(std::move(negative)),
-      options_(std::move(options)) {
+      options_(std::move(options)),
+      first_latent_of_(std::move(first_latent_of)) {
   options_.check();
   for (at::Tensor& p : real_->parameters()) {
     p.requires_grad_(false);
@@ -136,7 +139,7 @@ std::vector<size_t> Dmd::updates(int64_t step) const {
 }
 
 LossOutput Dmd::loss(size_t network, const data::Batch& batch, const StepAddress& address) {
-  const DmdModels models{*generator_, *fake_, *real_};
+  const DmdModels models{*generator_, *fake_, *real_, first_latent_of_};
   if (network == kCritic) {
     const DmdDraws draws = draw_dmd(batch, address, "critic", options_);
     const CriticTerms terms = critic_loss(models, batch, draws, options_);

@@ -36,6 +36,8 @@ struct DmdModels {
   models::Backbone& generator;  ///< causal, over its KV cache
   models::Backbone& fake;       ///< bidirectional, trained
   models::Backbone& real;       ///< bidirectional, frozen
+  /// See RolloutInput: shortens rollouts that are longer than the scores' clips. May be empty.
+  std::function<at::Tensor(const at::Tensor&)> first_latent_of;
 };
 
 struct GeneratorTerms {
@@ -68,7 +70,8 @@ class Dmd : public Stage {
   /// `real` is frozen here. `negative` holds the text of the unconditional pass (undefined: zeros).
   /// @throws Error in one line on bad options.
   Dmd(std::shared_ptr<models::Backbone> generator, std::shared_ptr<models::Backbone> fake,
-      std::shared_ptr<models::Backbone> real, models::Conditions negative, DmdOptions options);
+      std::shared_ptr<models::Backbone> real, models::Conditions negative, DmdOptions options,
+      std::function<at::Tensor(const at::Tensor&)> first_latent_of = {});
   std::string name() const override { return "dmd"; }
   std::vector<Network> networks() const override;
   std::vector<size_t> updates(int64_t step) const override;
@@ -78,6 +81,7 @@ class Dmd : public Stage {
   std::shared_ptr<models::Backbone> generator_, fake_, real_;
   models::Conditions negative_;
   DmdOptions options_;
+  std::function<at::Tensor(const at::Tensor&)> first_latent_of_;
 };
 
 }  // namespace minwm::stages

@@ -41,7 +41,7 @@ struct ScoreOptions {
 struct ScoreDraws {
   at::Tensor u;      ///< [B] (or [1] for all) uniform in [0, 1): the place in [lo, hi)
   at::Tensor level;  ///< like u, a level instead (references that draw integers), or undefined
-  at::Tensor noise;  ///< like the rollout's latents
+  at::Tensor noise;  ///< like the rollout's latents; frames a shorter one lacks are not used
 };
 
 /// `update` ("generator", "critic") keeps the two updates of an iteration apart.
@@ -50,7 +50,7 @@ ScoreDraws draw_score(const data::Batch& batch, const StepAddress& address,
 
 /// A rollout as the scores see it. No graph.
 struct ScoreInput {
-  at::Tensor noisy;            ///< [B, T, C, h, w]
+  at::Tensor noise, noisy;     ///< [B, T, C, h, w]
   at::Tensor sigma, timestep;  ///< [B, T]; 0 where a frame is given
 };
 
