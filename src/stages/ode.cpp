@@ -83,10 +83,9 @@ OdeTerms ode_loss(models::Backbone& model, const data::Batch& batch, const OdeDr
   input.clean_latents = batch.latents;
   input.chunk_frames = options.chunk_frames;
   terms.flow = model.forward(input);
-  const at::Tensor sigma = options.bfloat16_sigma
-                               ? (draws.timestep / 1000).to(at::kBFloat16).to(at::kFloat)
-                               : sigma_of(draws.timestep, options.levels);
-  terms.x0 = diffusion::predict_x0(terms.noisy, terms.flow, sigma);
+  terms.sigma = options.bfloat16_sigma ? (draws.timestep / 1000).to(at::kBFloat16).to(at::kFloat)
+                                       : sigma_of(draws.timestep, options.levels);
+  terms.x0 = diffusion::predict_x0(terms.noisy, terms.flow, terms.sigma);
   const at::Tensor endpoint = batch.ode_states.select(1, batch.ode_states.size(1) - 2);
   const at::Tensor error = (terms.x0 - endpoint).square().mean({2, 3, 4});  // [B, T]
   const at::Tensor noised = (draws.timestep > 0).to(at::kFloat);

@@ -34,6 +34,7 @@ struct OdeDraws {
 struct OdeTerms {
   at::Tensor noisy;     ///< [B, T, C, h, w]: what the network gets, at `timestep`
   at::Tensor timestep;  ///< [B, T] as the network sees it
+  at::Tensor sigma;     ///< [B, T]: what x0 = noisy - sigma flow was computed with
   at::Tensor flow, x0;  ///< [B, T, C, h, w]
   at::Tensor errors;    ///< [B], detached: mean (x0 - endpoint)^2 over each sample's noised frames
   at::Tensor loss;      ///< scalar: the mean of the errors
