@@ -54,7 +54,13 @@ Table rows_table(const Evaluation& evaluation) {
       {"PSNR", "dB against the exact video"},
       {"SSIM", "structural similarity to the exact video"},
       {"sharp", "mean gradient relative to the exact video through the codec"},
-      {"flicker", "VBench's temporal flickering: 1 = frozen"}};
+      {"flicker", "VBench's temporal flickering: 1 = frozen"},
+      {"borders",
+       "change where chunks begin over change inside them, relative to the exact video "
+       "through the codec: 1 = as smooth"},
+      {"grid",
+       "neighbours across token borders differ this many times as much as others: 1 = no "
+       "grid"}};
   for (size_t i = 0; i < evaluation.rows.size(); ++i) {
     const RowScores& p = evaluation.rows[i].pooled;
     table.rows.push_back({evaluation.rows[i].name, cell(p.best_scale, 2),
@@ -62,7 +68,8 @@ Table rows_table(const Evaluation& evaluation) {
                           cell(p.accuracy3, 2), cell(p.accuracy, 2), cell(p.gain_translation, 2),
                           cell(p.gain_rotation, 2), cell(p.rotation_error, 1),
                           cell(p.translation_error, 2), cell(p.ok_share, 2), cell(p.psnr, 1),
-                          cell(p.ssim, 2), cell(p.sharpness, 2), cell(p.flicker, 3)});
+                          cell(p.ssim, 2), cell(p.sharpness, 2), cell(p.flicker, 3),
+                          cell(p.border_flicker, 2), cell(p.tile_grid, 2)});
     if (evaluation.rows[i].key == "model") {
       table.highlighted = static_cast<int>(i);
     }

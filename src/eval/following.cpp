@@ -18,6 +18,14 @@
 namespace minwm::eval {
 namespace {
 
+// Change at chunk borders over change inside chunks. Where less than this changes, nothing moves.
+double border_ratio(const at::Tensor& video, int64_t chunk_frames) {
+  constexpr double kLeastChange = .1;  // grey levels
+  const FrameChange change = frame_change(video, chunk_frames);
+  return change.inside > kLeastChange ? change.at_borders / change.inside
+                                      : std::numeric_limits<double>::quiet_NaN();
+}
+
 double ratio(double dot, double norm) {
   return norm > 1e-12 ? dot / norm : std::numeric_limits<double>::quiet_NaN();
 }
@@ -87,6 +95,14 @@ void Judge::set_reference(const at::Tensor& video) {
           "{}: the reference video has {} latent frames, the path {}", clip_.name, frames.size(0),
           clip_.frames());
   reference_gradient_ = mean_gradient(frames.slice(0, clip_.given));
+  reference_borders_ = border_ratio(video, chunk_frames_);
+}
+
+void Judge::set_layout(int64_t chunk_frames, int64_t token_pixels) {
+  require(chunk_frames >= 1 && token_pixels >= 2, "{}: chunks of {} latents, tokens of {} pixels",
+          clip_.name, chunk_frames, token_pixels);
+  chunk_frames_ = chunk_frames;
+  token_pixels_ = token_pixels;
 }
 
 ClipScores Judge::score(const at::Tensor& video) const {
@@ -101,6 +117,8 @@ ClipScores Judge::score(const at::Tensor& video) const {
   scores.ssim = mean_ssim(judged, rerender_.truth());
   scores.sharpness = ratio(mean_gradient(judged), reference_gradient_);
   scores.flicker = temporal_flickering(video);
+  scores.border_flicker = ratio(border_ratio(video, chunk_frames_), reference_borders_);
+  scores.tile_grid = tile_grid(judged, token_pixels_);
   return scores;
 }
 
@@ -133,6 +151,8 @@ RowScores pool(const std::string& name, const std::vector<ClipScores>& clips) {
   row.ssim = mean_over(clips, [](const auto& c) { return c.ssim; });
   row.sharpness = mean_over(clips, [](const auto& c) { return c.sharpness; });
   row.flicker = mean_over(clips, [](const auto& c) { return c.flicker; });
+  row.border_flicker = mean_over(clips, [](const auto& c) { return c.border_flicker; });
+  row.tile_grid = mean_over(clips, [](const auto& c) { return c.tile_grid; });
   row.margin = mean_over(clips, [](const auto& c) { return c.rerender.margin; });
   row.top1 = mean_over(clips, [](const auto& c) { return c.rerender.top1 ? 1.0 : 0.0; });
   row.vs_mirror = mean_over(clips, [](const auto& c) { return c.rerender.vs_mirror; });
@@ -209,6 +229,8 @@ nlohmann::ordered_json to_json(const RowScores& row) {
           {"ssim", to_json(row.ssim)},
           {"sharpness", to_json(row.sharpness)},
           {"temporal_flickering", to_json(row.flicker)},
+          {"border_flicker", to_json(row.border_flicker)},
+          {"tile_grid", to_json(row.tile_grid)},
           {"margin", to_json(row.margin)},
           {"top1", to_json(row.top1)},
           {"vs_mirror", to_json(row.vs_mirror)},
@@ -227,6 +249,8 @@ nlohmann::ordered_json to_json(const ClipScores& clip) {
           {"ssim", clip.ssim},
           {"sharpness", clip.sharpness},
           {"temporal_flickering", clip.flicker},
+          {"border_flicker", clip.border_flicker},
+          {"tile_grid", clip.tile_grid},
           {"margin", clip.rerender.margin},
           {"top1", clip.rerender.top1},
           {"best_rival", clip.rerender.best_rival},

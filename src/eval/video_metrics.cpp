@@ -1,5 +1,7 @@
 #include "minwm/eval/video_metrics.h"
 
+#include <limits>
+
 #include <ATen/ATen.h>
 
 #include "minwm/core/error.h"
@@ -58,6 +60,44 @@ double temporal_flickering(const at::Tensor& frames) {
   require(frames.size(0) >= 2, "temporal flickering needs two frames");
   const at::Tensor x = frames.to(at::kFloat);
   return (255 - (x.slice(0, 1) - x.slice(0, 0, -1)).abs().mean().item<double>()) / 255;
+}
+
+FrameChange frame_change(const at::Tensor& frames, int64_t chunk_frames) {
+  constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+  require(chunk_frames >= 1, "frame change: chunks of {} latents", chunk_frames);
+  const at::Tensor x = frames.to(at::kFloat);
+  const at::Tensor steps = (x.slice(0, 1) - x.slice(0, 0, -1)).abs().mean({1, 2, 3});
+  // Step i leads to frame i + 1; latent k begins with frame 4k - 3.
+  const at::Tensor borders =
+      at::arange(steps.size(0)).remainder(4 * chunk_frames) == 4 * (chunk_frames - 1);
+  const auto mean = [&](const at::Tensor& where) {
+    const at::Tensor chosen = steps.index({where});
+    return chosen.numel() > 0 ? chosen.mean().item<double>() : kNaN;
+  };
+  return {mean(borders), mean(borders.logical_not())};
+}
+
+double tile_grid(const at::Tensor& frames, int64_t period) {
+  require(period >= 2 && (frames.size(1) > period || frames.size(2) > period),
+          "tile grid of {} pixels: not inside frames of {}x{}", period, frames.size(2),
+          frames.size(1));
+  const at::Tensor x = grey(frames);
+  at::Tensor border_sum = at::zeros({}), other_sum = at::zeros({});
+  int64_t borders = 0, others = 0;
+  for (const int64_t axis : {1, 2}) {
+    const at::Tensor steps = (x.slice(axis, 1) - x.slice(axis, 0, -1)).abs();
+    const at::Tensor border = at::arange(1, steps.size(axis) + 1).remainder(period) == 0;
+    const auto take = [&](const at::Tensor& where, at::Tensor& sum, int64_t& count) {
+      const at::Tensor chosen = steps.index_select(axis, where.nonzero().squeeze(1));
+      sum += chosen.sum();
+      count += chosen.numel();
+    };
+    take(border, border_sum, borders);
+    take(border.logical_not(), other_sum, others);
+  }
+  const double at_borders = border_sum.item<double>() / static_cast<double>(borders);
+  const double elsewhere = other_sum.item<double>() / static_cast<double>(others);
+  return at_borders > 0 ? at_borders / elsewhere : 1;
 }
 
 }  // namespace minwm::eval

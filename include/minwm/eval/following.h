@@ -6,6 +6,7 @@
 //   3]
 
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,6 +27,10 @@ struct ClipScores {
   double ssim = 0;       ///< against the render, judged latent frames
   double sharpness = 0;  ///< mean gradient relative to the reference
   double flicker = 0;    ///< VBench's temporal flickering over all video frames
+  /// Change where chunks begin over change inside them, relative to the reference's: 1 = as smooth.
+  /// NaN where nothing moves.
+  double border_flicker = std::numeric_limits<double>::quiet_NaN();
+  double tile_grid = 0;  ///< of the judged latent frames (video_metrics.h); 1 = none
 };
 
 /// Judges videos of one clip; renders the truth and its rivals once. Shareable between threads.
@@ -35,9 +40,12 @@ class Judge {
   const Commanded& clip() const { return clip_; }
   /// The exact video: uint8 [F, H, W, 3].
   const at::Tensor& truth() const { return truth_; }
-  /// The video that sharpness is relative to (the truth through the codec); until set, the truth.
-  /// Set before scoring.
+  /// The video that sharpness and flicker are relative to (the truth through the codec); until
+  /// set, the truth. Set before scoring.
   void set_reference(const at::Tensor& video);
+  /// What the judged model generates at once and what its tokens cover: where flicker and tiles are
+  /// looked for. Set before the reference.
+  void set_layout(int64_t chunk_frames, int64_t token_pixels);
   /// @param video  uint8 [F, H, W, 3], F = 1 + 4 (T - 1). @throws Error naming the clip if the
   /// shape differs.
   ClipScores score(const at::Tensor& video) const;
@@ -46,7 +54,8 @@ class Judge {
   Commanded clip_;
   at::Tensor truth_;
   Rerender rerender_;
-  double reference_gradient_ = 0;
+  int64_t chunk_frames_ = 4, token_pixels_ = 16;
+  double reference_gradient_ = 0, reference_borders_ = 0;
 };
 
 /// Mean over clips and its standard error; clips where the value is undefined (NaN) do not count.
@@ -60,7 +69,8 @@ Mean mean_of(const std::vector<double>& values);
 struct RowScores {
   std::string name;
   int clips = 0;
-  Mean psnr, ssim, sharpness, flicker, margin, top1, vs_mirror, best_scale;
+  Mean psnr, ssim, sharpness, flicker, border_flicker, tile_grid, margin, top1, vs_mirror,
+      best_scale;
   Mean rotation_error, translation_error, ok_share;
   /// Pooled over clips, which weigh by how much is commanded; NaN if none moves (turns).
   Mean gain_translation, gain_rotation, accuracy, accuracy3;

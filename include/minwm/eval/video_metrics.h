@@ -20,4 +20,17 @@ double mean_gradient(const at::Tensor& frames);
 /// VBench's temporal flickering: (255 - mean |frame[i + 1] - frame[i]|) / 255; 1 = frozen.
 double temporal_flickering(const at::Tensor& frames);
 
+/// How much the picture changes from one frame to the next: mean |frame[i + 1] - frame[i]| (0 …
+/// 255) where a new chunk of `chunk_frames` latents begins, and everywhere else. NaN where there is
+/// no such step.
+struct FrameChange {
+  double at_borders, inside;
+};
+FrameChange frame_change(const at::Tensor& frames, int64_t chunk_frames);
+
+/// Mean absolute difference of grey neighbours across the borders of a grid of `period` pixels
+/// (both ways) over that of all other neighbours: 1 = no grid to be seen, above 1 tiles. Flat
+/// pictures give 1. @throws Error if period < 2 or no border lies inside the picture.
+double tile_grid(const at::Tensor& frames, int64_t period);
+
 }  // namespace minwm::eval
