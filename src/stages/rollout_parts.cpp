@@ -1,6 +1,7 @@
 #include "rollout_parts.h"
 
 #include "minwm/core/error.h"
+#include "minwm/core/random.h"
 #include "minwm/stages/levels.h"
 
 namespace minwm::stages {
@@ -56,6 +57,19 @@ void check_rollout(const RolloutInput& input, const at::Tensor& noise,
   const at::Tensor& given = input.first_latent;
   require(!given.defined() || given.sizes() == noise.narrow(1, 0, 1).sizes(),
           "rollout: the first latent must be [B, 1, C, h, w] like the noise");
+}
+
+int64_t draw_chunk_count(const at::Tensor& latents, const StepAddress& address,
+                         const std::string& prefix, const RolloutOptions& options) {
+  const int64_t n = options.chunk_frames, frames = latents.size(1);
+  require(n > 0 && frames >= n, "rollout: {} latent frames do not hold a chunk of {}", frames, n);
+  const int64_t most = frames / n;
+  if (options.minimum_frames <= 0) {
+    return most;
+  }
+  const int64_t least = std::clamp<int64_t>(options.minimum_frames / n, 1, most);
+  return least + random_integer(most - least + 1, {address.seed, prefix + ".chunks",
+                                                   static_cast<uint64_t>(address.step)});
 }
 
 void keep_end(Rollout& rollout, const at::Tensor& latents, const RolloutInput& input,

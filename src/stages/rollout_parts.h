@@ -22,6 +22,10 @@ std::unique_ptr<models::KvCache> rollout_cache(models::Backbone& model, const at
 void check_rollout(const RolloutInput& input, const at::Tensor& noise,
                    const RolloutOptions& options);
 
+/// How many chunks a rollout of clips like `latents` has; shared by all ranks.
+int64_t draw_chunk_count(const at::Tensor& latents, const StepAddress& address,
+                         const std::string& prefix, const RolloutOptions& options);
+
 /// Sets `rollout.latents` to `latents` [B, F, …] or, shortened, to their end, with mask and first
 /// frame.
 void keep_end(Rollout& rollout, const at::Tensor& latents, const RolloutInput& input,

@@ -147,12 +147,11 @@ void set_levels(Rollout& rollout, const RolloutDraws& draws, const RolloutOption
   if (!options.same_exit) {
     return;
   }
-  const auto& list = options.step_list;
+  const auto last = static_cast<int64_t>(draws.exit_step.size()) - 1;
+  const auto& list = step_list(options, last);
   const auto exit = static_cast<size_t>(draws.exit_step.back());
-  if (exit < list.size()) {  // else a single chunk with its own, longer list
-    rollout.from = list[exit];
-    rollout.to = exit + 1 < list.size() ? list[exit + 1] : 0;
-  }
+  rollout.from = list[exit];
+  rollout.to = exit + 1 < list.size() ? list[exit + 1] : 0;
 }
 
 }  // namespace
@@ -184,14 +183,8 @@ RolloutDraws draw_rollout(const data::Batch& batch, const StepAddress& address,
                           const std::string& purpose, const RolloutOptions& options) {
   const std::string prefix = "rollout." + purpose;
   const auto step = static_cast<uint64_t>(address.step);
-  const int64_t n = options.chunk_frames, most = batch.latents.size(1) / n;
-  require(n > 0 && most > 0, "rollout: {} latent frames do not hold a chunk of {}",
-          batch.latents.size(1), n);
-  int64_t count = most;
-  if (options.minimum_frames > 0) {
-    const int64_t least = std::clamp<int64_t>(options.minimum_frames / n, 1, most);
-    count = least + random_integer(most - least + 1, {address.seed, prefix + ".chunks", step});
-  }
+  const int64_t n = options.chunk_frames;
+  const int64_t count = draw_chunk_count(batch.latents, address, prefix, options);
   RolloutDraws draws;
   draws.noise =
       sample_noise(batch.latents.narrow(1, 0, count * n), batch, address, prefix + ".noise");
