@@ -44,8 +44,10 @@ struct EvaluateOptions {
     options.add("frames", &frames, "latents per clip; 0 = as the model was trained");
     options.add("seed", &seed, "random seed of the noise");
     options.add("steps", &sampler.steps, "denoising steps; 0 = as the checkpoint records");
-    options.add("solver", &sampler.solver, "renoise or euler; empty = as the checkpoint records");
-    options.add("guidance", &sampler.guidance, "classifier-free guidance scale; 1 = off");
+    options.add("solver", &sampler.solver,
+                "euler, renoise, unipc or dpm++; empty = as the checkpoint records");
+    options.add("guidance", &sampler.guidance,
+                "classifier-free guidance scale; 1 = off, 0 = as the checkpoint records");
     options.add("batch", &batch, "clips generated side by side");
     options.add("threads", &threads, "CPU threads; 0 = all cores");
     options.add("device", &device, "cpu or cuda");
@@ -199,9 +201,14 @@ class Generator {
 
   at::Tensor generate(const at::Tensor& text, const at::Tensor& given, const at::Tensor& poses,
                       size_t first) {
-    stream::GenerateRequest request{
-        loaded_.mode,  text, given, poses, loaded_.info.latent_height, loaded_.info.latent_width,
-        loaded_.stream};
+    stream::GenerateRequest request;
+    request.mode = loaded_.mode;
+    request.conditions.text = text;
+    request.given_latents = given;
+    request.camera_to_world = poses;
+    request.height = loaded_.info.latent_height;
+    request.width = loaded_.info.latent_width;
+    request.stream = loaded_.stream;
     // The noise is addressed by the place in the batch: another batch needs another seed.
     request.stream.seed =
         static_cast<uint64_t>(options_.seed) + (static_cast<uint64_t>(first) << 32);
@@ -247,7 +254,7 @@ std::vector<eval::Sheet> all_sheets(const EvaluateOptions& options,
 
 std::string describe_sampler(const stream::LoadedModel& loaded) {
   return fmt::format("{} {} steps, {}", loaded.stream.sigmas.size(),
-                     loaded.stream.solver == stream::Solver::kEuler ? "Euler" : "renoise",
+                     diffusion::solver_name(loaded.stream.solver),
                      loaded.mode == stream::Mode::kStream ? "streamed" : "all frames at once");
 }
 

@@ -37,8 +37,10 @@ struct GenerateOptions {
     options.add("steps", &sampler.steps, "denoising steps; 0 = as the checkpoint records");
     options.add("mode", &sampler.mode,
                 "stream or bidirectional; empty = what the checkpoint was trained for");
-    options.add("solver", &sampler.solver, "renoise or euler; empty = as the checkpoint records");
-    options.add("guidance", &sampler.guidance, "classifier-free guidance scale; 1 = off");
+    options.add("solver", &sampler.solver,
+                "euler, renoise, unipc or dpm++; empty = as the checkpoint records");
+    options.add("guidance", &sampler.guidance,
+                "classifier-free guidance scale; 1 = off, 0 = as the checkpoint records");
     options.add("fps", &fps, "frames per second of the file");
     options.add("device", &device, "cpu or cuda");
   }
@@ -94,8 +96,14 @@ at::Tensor generate_pixels(const stream::LoadedModel& loaded, const at::Tensor& 
   const int64_t frames = poses.size(0), height = loaded.info.latent_height,
                 width = loaded.info.latent_width;
   if (loaded.mode == stream::Mode::kBidirectional) {
-    const stream::GenerateRequest request{loaded.mode, text,  given,        poses,
-                                          height,      width, loaded.stream};
+    stream::GenerateRequest request;
+    request.mode = loaded.mode;
+    request.conditions.text = text;
+    request.given_latents = given;
+    request.camera_to_world = poses;
+    request.height = height;
+    request.width = width;
+    request.stream = loaded.stream;
     return loaded.codec->decode(stream::generate_latents(loaded.model, request).to(at::kCPU));
   }
   stream::WorldStream walk(loaded.model, loaded.codec, loaded.stream);

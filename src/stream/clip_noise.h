@@ -5,14 +5,15 @@
 
 namespace minwm::stream {
 
-/// Standard normal [B, …shape]: row b is addressed by (seed, purpose, chunk, b, step), so a clip's
-/// noise does not depend on how many are generated side by side.
+/// Standard normal of shape [B, …]: row b is addressed by (seed, purpose, chunk, b, step), so a
+/// clip's noise does not depend on how many are generated side by side.
 inline at::Tensor clip_noise(uint64_t seed, std::string_view purpose, int64_t chunk, int64_t step,
-                             int64_t batch, std::vector<int64_t> shape) {
+                             at::IntArrayRef shape) {
   std::vector<at::Tensor> rows;
-  for (int64_t b = 0; b < batch; ++b) {
-    rows.push_back(random_normal(shape, {seed, purpose, static_cast<uint64_t>(chunk),
-                                         static_cast<uint64_t>(b), static_cast<uint64_t>(step)}));
+  for (int64_t b = 0; b < shape.front(); ++b) {
+    rows.push_back(
+        random_normal(shape.slice(1), {seed, purpose, static_cast<uint64_t>(chunk),
+                                       static_cast<uint64_t>(b), static_cast<uint64_t>(step)}));
   }
   return at::stack(rows);
 }

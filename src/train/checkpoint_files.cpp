@@ -62,6 +62,9 @@ std::string info_to_json(const CheckpointInfo& info) {
       {"codec", info.codec},
       {"sampler", info.sampler},
       {"step_list", info.step_list},
+      {"first_chunk_step_list", info.first_chunk_step_list},
+      {"guidance", info.guidance},
+      {"context_noise", info.context_noise},
       {"shift", info.shift},
       {"chunk_frames", info.chunk_frames},
       {"latent_height", info.latent_height},
@@ -85,6 +88,10 @@ CheckpointInfo info_from_json(const std::string& text, const std::string& where)
     json.at("codec").get_to(info.codec);
     json.at("sampler").get_to(info.sampler);
     json.at("step_list").get_to(info.step_list);
+    // Absent from checkpoints of before the few-step stages.
+    info.first_chunk_step_list = json.value("first_chunk_step_list", info.first_chunk_step_list);
+    info.guidance = json.value("guidance", info.guidance);
+    info.context_noise = json.value("context_noise", info.context_noise);
     json.at("shift").get_to(info.shift);
     json.at("chunk_frames").get_to(info.chunk_frames);
     json.at("latent_height").get_to(info.latent_height);

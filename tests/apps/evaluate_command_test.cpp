@@ -71,7 +71,7 @@ TEST_F(EvaluateCommand, MeasuresABidirectionalModelInItsOwnModeAndTwiceAlike) {
     return json::parse(read_file(output() / "metrics.json"));
   };
   const json first = numbers("");
-  EXPECT_EQ(first["sampler"], "1 Euler steps, all frames at once");
+  EXPECT_EQ(first["sampler"], "1 euler steps, all frames at once");
   EXPECT_EQ(numbers("")["rows"], first["rows"]);
   EXPECT_NE(numbers("--seed 9")["rows"]["model"], first["rows"]["model"]);
 }

@@ -36,7 +36,7 @@ class WorldStreamTest : public ::testing::Test {
   at::Tensor clip(const std::string& pose_string, const at::Tensor& given,
                   int64_t batch = 1) const {
     GenerateRequest request;
-    request.text = text(batch);
+    request.conditions.text = text(batch);
     request.given_latents = given;
     request.camera_to_world = poses(pose_string);
     request.height = request.width = kSize;
@@ -91,7 +91,7 @@ TEST_F(WorldStreamTest, RunsFarPastTheWindow) {
 TEST_F(WorldStreamTest, BidirectionalKeepsGivenFramesAndIsFinite) {
   GenerateRequest request;
   request.mode = Mode::kBidirectional;
-  request.text = text(1);
+  request.conditions.text = text(1);
   request.given_latents = random_normal({1, 2, 16, kSize, kSize}, {9, "given"});
   request.camera_to_world = poses("d*7");
   request.height = request.width = kSize;

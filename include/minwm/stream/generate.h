@@ -13,7 +13,10 @@ enum class Mode { kStream, kBidirectional };
 
 struct GenerateRequest {
   Mode mode = Mode::kStream;
-  at::Tensor text;  ///< [B, L, text_dim]
+  /// Text [B, L, text_dim] and whatever else the model reads. Its cameras [B, T, …] are used if
+  /// they are defined, camera_to_world otherwise.
+  models::Conditions conditions;
+  models::Conditions negative;  ///< text of guidance's unconditional pass; undefined = zeros
   at::Tensor
       given_latents;  ///< [B, n, C, h, w] or undefined: the clip's first n latents. Streaming takes
                       ///< n = 1 (inside the first chunk) or whole chunks; bidirectional any n

@@ -8,21 +8,33 @@
 #include "minwm/stream/generate.h"
 #include "minwm/train/checkpoint.h"
 
-namespace minwm {
-class Options;
-}
-
 namespace minwm::stream {
 
-/// What a user may override of a checkpoint's recorded sampler. Empty = as recorded.
+/// What a user may override of a checkpoint's recorded sampler. Empty or 0 = as recorded.
 struct SamplerOverrides {
-  int64_t steps = 0;    ///< 0 = the recorded step list (or 50 for many-step models)
-  std::string solver;   ///< "renoise" or "euler"
+  int64_t steps = 0;    ///< denoising steps
+  std::string solver;   ///< "euler", "renoise", "unipc" or "dpm++"
   std::string mode;     ///< "stream" or "bidirectional"
-  double guidance = 1;  ///< guidance scale; 1 = off
-  void declare(
-      Options& options);  ///< sampler.steps, sampler.solver, sampler.mode, sampler.guidance
+  double guidance = 0;  ///< guidance scale; 1 = off
 };
+
+/// The solver and the levels that a checkpoint is sampled with.
+struct SamplerChoice {
+  diffusion::Solver solver;
+  std::vector<double> sigmas;              ///< without the final 0
+  std::vector<double> first_chunk_sigmas;  ///< empty = sigmas
+};
+
+/// What `overrides` make of the sampler that `info` records:
+/// - few-step stages ("ode", "consistency", "dmd") know the levels they were trained for and no
+///   others: their recorded list and solver;
+/// - "bidirectional" follows the flow over many steps (50 unless said otherwise) with Euler, UniPC
+///   or DPM-Solver++;
+/// - "teacher-forcing" takes any solver with any number of steps, its recorded few-step list by
+///   default (or 50 steps if it records none).
+/// @throws Error in one line that starts with `where`, says why and names the call that works.
+SamplerChoice choose_sampler(const train::CheckpointInfo& info, const SamplerOverrides& overrides,
+                             const std::string& where);
 
 struct LoadedModel {
   std::shared_ptr<models::Backbone> model;
@@ -34,8 +46,8 @@ struct LoadedModel {
 
 /// Opens a step folder (or the newest one below a run). Weights are the EMA where there is one.
 /// @throws Error if it is no checkpoint, has no codec, or the overrides do not fit its stage: a
-/// bidirectional model cannot stream, a causal one does not denoise whole clips; the message names
-/// the call that works.
+/// bidirectional model cannot stream, a causal one does not denoise whole clips, and see
+/// choose_sampler; the message names the call that works.
 LoadedModel open_model(const std::filesystem::path& checkpoint, const SamplerOverrides& overrides,
                        const c10::Device& device);
 

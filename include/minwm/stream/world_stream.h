@@ -6,34 +6,39 @@
 //   stream.begin(text, first_latent, 8, 8);
 //   auto chunk = stream.next(camera_to_world);   // poses of the next chunk's latent frames
 
+#include <functional>
 #include <memory>
-#include <string>
 #include <vector>
 
 #include <torch/torch.h>
 
+#include "minwm/diffusion/sampler.h"
 #include "minwm/models/backbone.h"
 #include "minwm/models/codec/codec.h"
 
 namespace minwm::stream {
 
-/// How the levels of a chunk are walked down.
-enum class Solver {
-  kRenoise,  ///< predict x0, add fresh noise at the next level (consistency sampling)
-  kEuler,    ///< follow the flow
-};
+using diffusion::Solver;
+
+/// Noise [B, n, C, h, w] of a chunk (0-based, given ones count): step 0 is what it starts from,
+/// step k + 1 what is added after denoising step k.
+using NoiseSource = std::function<at::Tensor(int64_t chunk, int64_t step, at::IntArrayRef shape)>;
 
 struct StreamOptions {
   std::vector<double> sigmas = {1.0, 0.9, 0.75,
-                                0.5};  ///< noise levels, descending; a final 0 is implied
+                                0.5};      ///< noise levels, descending; a final 0 is implied
+  std::vector<double> first_chunk_sigmas;  ///< of a chunk without a past; empty = sigmas
   Solver solver = Solver::kRenoise;
   int64_t chunk_frames = 4;    ///< latent frames per chunk
   int64_t window_frames = 12;  ///< attention window, current chunk and sink included
   int64_t sink_frames = 0;     ///< first frames that are never evicted from the window
-  double guidance_scale =
-      1;  ///< v = u + g (c - u) with the zero text as u; 1 = off (one pass instead of two)
+  double guidance_scale = 1;   ///< v = u + g (c - u); 1 = off (one pass instead of two)
+  /// Timestep at which a generated chunk is committed to the cache (it is not noised to that
+  /// level); given chunks are committed at 0.
+  double context_timestep = 0;
   uint64_t seed = 0;
   double fx = 0, fy = 0;  ///< normalised focal lengths
+  NoiseSource noise;      ///< replaces the noise of `seed`: for replays
 };
 
 /// One running world (or B of them side by side). Not thread-safe; several may share a model.
@@ -46,8 +51,14 @@ class WorldStream {
   WorldStream(const WorldStream&) = delete;
   WorldStream& operator=(const WorldStream&) = delete;
 
-  /// Starts over. text [B, L, text_dim]; first_latent [B, 1, C, h, w] is the given first frame, or
-  /// undefined; height and width are those of the latents.
+  /// Starts over. `conditions` holds the text [B, L, text_dim] and whatever else the model reads;
+  /// its cameras are not used (poses come chunk by chunk) and frames past the end of its image
+  /// latents are zeros. first_latent [B, 1, C, h, w] is the given first frame, or undefined; height
+  /// and width are those of the latents. `negative` holds the text of guidance's unconditional pass
+  /// (undefined = zeros).
+  void begin(const models::Conditions& conditions, const at::Tensor& first_latent, int64_t height,
+             int64_t width, const models::Conditions& negative = {});
+  /// The same for models that read text and nothing else.
   void begin(const at::Tensor& text, const at::Tensor& first_latent, int64_t height, int64_t width);
 
   struct Chunk {
@@ -57,9 +68,12 @@ class WorldStream {
   /// Generates the next chunk. camera_to_world [n, 4, 4] or [B, n, 4, 4] float64, absolute poses of
   /// its latent frames (frame 0 of the clip = identity); n may differ from call to call.
   Chunk next(const at::Tensor& camera_to_world);
+  /// The same with cameras as the model reads them, [B, n, …]; undefined = none.
+  Chunk next(const camera::Cameras& cameras, int64_t frames);
 
   /// Commits given clean latents [B, n, C, h, w] as the next chunk instead of generating it.
   Chunk accept(const at::Tensor& latents, const at::Tensor& camera_to_world);
+  Chunk accept(const at::Tensor& latents, const camera::Cameras& cameras);
 
   /// Latent frames so far.
   int64_t frames() const;
@@ -68,8 +82,5 @@ class WorldStream {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
-/// "renoise" or "euler". @throws Error otherwise.
-Solver parse_solver(const std::string& name);
 
 }  // namespace minwm::stream

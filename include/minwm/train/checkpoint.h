@@ -22,8 +22,11 @@ struct CheckpointInfo {
   std::string stage;    ///< "bidirectional", "teacher-forcing", …
   std::string config;   ///< the resolved INI
   std::string codec;    ///< path of the codec file relative to the checkpoint ("codec.safetensors")
-  std::string sampler;  ///< "euler", "renoise", …
-  std::vector<double> step_list;  ///< few-step timesteps before the shift
+  std::string sampler;  ///< solver: "euler", "renoise", "unipc", "dpm++"
+  std::vector<double> step_list;              ///< few-step timesteps before the shift
+  std::vector<double> first_chunk_step_list;  ///< of a chunk without a past; empty = step_list
+  double guidance = 1;                        ///< guidance scale it is sampled with; 1 = off
+  double context_noise = 0;  ///< timestep at which generated chunks are committed to the cache
   double shift = 0;
   int64_t chunk_frames = 0;
   int64_t latent_height = 0, latent_width = 0, latent_frames = 0;
