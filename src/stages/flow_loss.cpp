@@ -2,8 +2,9 @@
 
 #include "minwm/core/error.h"
 #include "minwm/core/options.h"
-#include "minwm/diffusion/flow_match.h"
+#include "minwm/diffusion/losses.h"
 #include "minwm/stages/noise.h"
+#include "minwm/stages/text_dropout.h"
 
 namespace minwm::stages {
 
@@ -13,14 +14,21 @@ void FlowOptions::declare(Options& options, const std::string& section, bool cau
                      "density of u");
   options.add_choice(section + ".weighting", &weighting, {"none", "wan_bell"},
                      "weight of a noise level in the loss");
+  options.add_choice(section + ".compare", &compare, {"flow", "clean"},
+                     "compare the flow, or the clean latents it predicts");
   options.add(section + ".text_dropout", &text_dropout,
               "probability that a clip's text is dropped");
   options.add(section + ".clean_first", &clean_first,
               "probability that a clip's first latent is given");
+  LevelOptions::declare(options, section);
+  options.add(section + ".bfloat16_sigma", &bfloat16_sigma,
+              "round sigma to bfloat16, as the HY reference");
   if (causal) {
     options.add(section + ".chunk_frames", &chunk_frames, "latent frames of a chunk");
     options.add(section + ".clean_noise", &clean_noise,
                 "largest sigma the clean half is noised with; 0 = off");
+    options.add(section + ".last_frames", &last_frames,
+                "only the last so many frames count in the loss; 0 = all");
   }
 }
 
@@ -49,43 +57,73 @@ FlowDraws draw_flow(const data::Batch& batch, const StepAddress& address,
   if (options.clean_noise > 0) {
     draws.clean_sigma = levels(stage + ".clean_sigma") * options.clean_noise;
   }
-  if (options.text_dropout > 0) {
-    const at::Tensor u = sample_uniform(1, batch, address, stage + ".text");
-    draws.text_kept = (u >= options.text_dropout).to(at::kFloat).unsqueeze(2);
-  }
+  draws.text_kept = draw_text_kept(batch, address, stage + ".text", options.text_dropout);
   return draws;
 }
 
-FlowTerms flow_loss(models::Backbone& model, const data::Batch& batch, const FlowDraws& draws,
-                    const FlowOptions& options, bool causal) {
+namespace {
+
+/// A given frame is exactly clean: Wan's table has no sigma of 0.
+at::Tensor level(const at::Tensor& sigma, const FlowOptions& options) {
+  return at::where(sigma > 0, sigma_of(sigma * 1000, options), sigma);
+}
+
+/// What the network is asked.
+models::ForwardInput flow_input(const data::Batch& batch, const FlowDraws& draws,
+                                const FlowOptions& options, bool causal) {
   models::ForwardInput input;
-  input.latents = diffusion::add_noise(batch.latents, draws.noise, draws.sigma);
-  input.timestep = draws.sigma * 1000;
-  input.conditions = batch.conditions;
-  if (draws.text_kept.defined()) {
-    input.conditions.text = batch.conditions.text * draws.text_kept;
-  }
+  input.latents = noised(batch.latents, draws.noise, level(draws.sigma, options), options);
+  input.timestep = network_timestep(draws.sigma * 1000, options);
+  input.conditions = keep_text(batch.conditions, draws.text_kept, options.negative);
   if (causal) {
     input.chunk_frames = options.chunk_frames;
     input.clean_latents = batch.latents;
     if (draws.clean_sigma.defined()) {
-      input.clean_latents = diffusion::add_noise(batch.latents, draws.noise, draws.clean_sigma);
-      input.clean_timestep = draws.clean_sigma * 1000;
+      input.clean_latents =
+          noised(batch.latents, draws.noise, level(draws.clean_sigma, options), options);
+      input.clean_timestep = network_timestep(draws.clean_sigma * 1000, options);
     }
   }
+  return input;
+}
+
+/// [B, T] of 0 and 1: frames that count.
+at::Tensor counted_frames(const FlowDraws& draws, const FlowOptions& options) {
+  const at::Tensor noised = (draws.sigma > 0).to(at::kFloat);
+  return options.last_frames > 0
+             ? noised * diffusion::last_frames(noised.size(1), options.last_frames).to(noised)
+             : noised;
+}
+
+}  // namespace
+
+FlowTerms flow_loss(models::Backbone& model, const data::Batch& batch, const FlowDraws& draws,
+                    const FlowOptions& options, bool causal) {
+  const models::ForwardInput input = flow_input(batch, draws, options, causal);
   FlowTerms terms;
   terms.noisy = input.latents;
   terms.timestep = input.timestep;
+  terms.sigma = level(draws.sigma, options);
+  terms.clean = input.clean_latents;
+  terms.clean_timestep = input.clean_timestep;
   terms.flow = model.forward(input);
-  at::Tensor error =
-      (terms.flow - (draws.noise - batch.latents)).square().mean({2, 3, 4});  // [B, T]
+  const bool clean = options.compare == "clean";
+  const at::Tensor ours =
+      clean ? diffusion::predict_x0(terms.noisy, terms.flow, terms.sigma) : terms.flow;
+  const at::Tensor target =
+      clean ? batch.latents : diffusion::flow_target(batch.latents, draws.noise);
+  at::Tensor error = (ours.to(at::kFloat) - target.to(at::kFloat)).square();
   if (options.weighting == "wan_bell") {
-    diffusion::FlowMatchTable::Options table;
-    table.shift = options.shift;
-    error = error * diffusion::FlowMatchTable(table).weight(input.timestep);
+    terms.weight = training_table(options).weight(terms.timestep);
+    error = error * diffusion::per_frame(terms.weight, error);
   }
-  const at::Tensor noised = (draws.sigma > 0).to(at::kFloat);
-  terms.loss = ((error * noised).sum(1) / noised.sum(1).clamp_min(1)).mean();
+  const at::Tensor counted = counted_frames(draws, options);
+  if (draws.mask.defined()) {
+    terms.loss = diffusion::masked_mean(
+        error, draws.mask.to(at::kFloat) * diffusion::per_frame(counted, error));
+  } else {
+    terms.loss = ((error.mean({2, 3, 4}) * counted).sum(1) / counted.sum(1).clamp_min(1)).mean();
+  }
   return terms;
 }
 

@@ -1,7 +1,6 @@
 #include "minwm/stages/levels.h"
 
 #include "minwm/core/options.h"
-#include "minwm/diffusion/flow_match.h"
 
 namespace minwm::stages {
 
@@ -13,18 +12,40 @@ void LevelOptions::declare(Options& options, const std::string& section) {
               "round timesteps to bfloat16, as the references");
 }
 
+namespace {
+
+at::Tensor rounded(const at::Tensor& x) {
+  return x.to(at::kBFloat16).to(at::kFloat);
+}
+
+}  // namespace
+
 at::Tensor network_timestep(const at::Tensor& timestep, const LevelOptions& options) {
-  return options.bfloat16_timestep ? timestep.to(at::kBFloat16).to(at::kFloat) : timestep;
+  return options.bfloat16_timestep ? rounded(timestep) : timestep;
+}
+
+at::Tensor noised(const at::Tensor& clean, const at::Tensor& noise, const at::Tensor& sigma,
+                  const LevelOptions& options) {
+  const at::ScalarType type = clean.scalar_type();
+  if (options.bfloat16_sigma && type == at::kBFloat16) {
+    const at::Tensor s = diffusion::per_frame(sigma, clean).to(type);
+    return (1 - s) * clean + s * noise;
+  }
+  return diffusion::add_noise(clean.to(at::kFloat), noise.to(at::kFloat), sigma).to(type);
+}
+
+diffusion::FlowMatchTable training_table(const LevelOptions& options) {
+  diffusion::FlowMatchTable::Options table;
+  table.shift = options.shift;
+  return diffusion::FlowMatchTable(table);
 }
 
 at::Tensor sigma_of(const at::Tensor& timestep, const LevelOptions& options) {
-  const at::Tensor t = network_timestep(timestep, options);
-  if (!options.table_sigma) {
-    return t / 1000;
+  if (options.bfloat16_sigma) {
+    return rounded(timestep / 1000);
   }
-  diffusion::FlowMatchTable::Options table;
-  table.shift = options.shift;
-  return diffusion::FlowMatchTable(table).sigma(t);
+  const at::Tensor t = network_timestep(timestep, options);
+  return options.table_sigma ? training_table(options).sigma(t) : t / 1000;
 }
 
 }  // namespace minwm::stages
