@@ -71,13 +71,6 @@ void compare_call(const Case& c, Report& report, int64_t index, const Call& call
   }
 }
 
-/// x, t and flow of every call, then one column of all calls.
-void compare_calls(const Case& c, Report& report, const std::vector<Call>& calls, bool hy) {
-  for (size_t i = 0; i < calls.size(); ++i) {
-    compare_call(c, report, static_cast<int64_t>(i), calls[i], hy);
-  }
-}
-
 template <class Field>
 at::Tensor column(const std::vector<Call>& calls, Field field) {
   std::vector<int64_t> values;
@@ -85,6 +78,19 @@ at::Tensor column(const std::vector<Call>& calls, Field field) {
     values.push_back(static_cast<int64_t>(field(call)));
   }
   return at::tensor(values, at::kLong);
+}
+
+/// x, t and flow of every call, and which of them record gradients.
+void compare_calls(const Case& c, Report& report, const std::vector<Call>& calls, bool hy = false) {
+  for (size_t i = 0; i < calls.size(); ++i) {
+    compare_call(c, report, static_cast<int64_t>(i), calls[i], hy);
+  }
+  if (!hy) {
+    report.equal("call_start", column(calls, [](const Call& call) { return call.start; }),
+                 c.out("call_start"));
+    report.equal("call_grad", column(calls, [](const Call& call) { return call.grad; }),
+                 c.out("call_grad"));
+  }
 }
 
 /// The output, and the gradients of its product with a given tensor.
@@ -135,11 +141,7 @@ void replay_wan(const Case& c, Report& report) {
   };
   const auto model = recording(c, "generator/");
   const Rollout rollout = self_rollout(*model, input, draws, options);
-  compare_calls(c, report, model->calls, false);
-  report.equal("call_start", column(model->calls, [](const Call& call) { return call.start; }),
-               c.out("call_start"));
-  report.equal("call_grad", column(model->calls, [](const Call& call) { return call.grad; }),
-               c.out("call_grad"));
+  compare_calls(c, report, model->calls);
   report.compare(
       "denoising_step_list",
       at::tensor(stages::rollout_timesteps(options.step_list, options.shift), at::kFloat),
@@ -178,11 +180,7 @@ void replay_cf(const Case& c, Report& report) {
   input.conditions = standin_conditions(c);
   const auto model = recording(c, "");
   const Rollout rollout = self_rollout(*model, input, draws, options);
-  compare_calls(c, report, model->calls, false);
-  report.equal("call_start", column(model->calls, [](const Call& call) { return call.start; }),
-               c.out("call_start"));
-  report.equal("call_grad", column(model->calls, [](const Call& call) { return call.grad; }),
-               c.out("call_grad"));
+  compare_calls(c, report, model->calls);
   compare_levels(c, report, rollout);
   compare_output(c, report, *model, rollout.latents);
 }
@@ -278,11 +276,7 @@ void replay_rolling(const Case& c, Report& report) {
   const Rollout rollout = rolling_rollout(*model, input, draws, options);
   const auto calls =
       with_overwritten_commits(*model, std::vector<Call>(model->calls), input.conditions, options);
-  compare_calls(c, report, calls, false);
-  report.equal("call_start", column(calls, [](const Call& call) { return call.start; }),
-               c.out("call_start"));
-  report.equal("call_grad", column(calls, [](const Call& call) { return call.grad; }),
-               c.out("call_grad"));
+  compare_calls(c, report, calls);
   report.equal("call_update", column(calls, [](const Call& call) { return call.commit; }),
                c.out("call_update"));
   compare_output(c, report, *model, rollout.latents);
