@@ -41,6 +41,7 @@ at::Tensor bidirectional_clip(const std::shared_ptr<models::Backbone>& model,
   const at::Device device = model->parameters().front().device();
   models::ForwardInput input, unguided;
   input.conditions = request.conditions.to(device);
+  input.conditions.text = input.conditions.text.to(at::kFloat);
   input.conditions.cameras = cameras;
   unguided.conditions = input.conditions.with_text_of(request.negative.to(device));
   const std::vector<int64_t> shape = {request.conditions.text.size(0), frames,

@@ -105,8 +105,23 @@ TEST_F(GenerateCommand, AModeOfAnotherStageNamesTheOneThatWorks) {
   expect_refused(generate(SmallModels::get().run("teacher-forcing"), "--mode sideways"),
                  "stream or bidirectional");
   expect_refused(generate(SmallModels::get().run("teacher-forcing"), "--solver heun"),
-                 "renoise or euler");
+                 "expected euler, renoise, unipc or dpm++");
   expect_no_file();
+}
+
+TEST_F(GenerateCommand, ASamplerThatDoesNotFitTheStageNamesTheOneThatDoes) {
+  expect_refused(generate(SmallModels::get().run("bidirectional"), "--solver renoise --steps 4"),
+                 "use --solver unipc, euler or dpm++");
+  expect_refused(generate(SmallModels::get().run("bidirectional"), "--steps -1"), "--steps -1");
+  expect_no_file();
+}
+
+TEST_F(GenerateCommand, TeacherForcingModelsTakeEverySolver) {
+  for (const char* solver : {"euler", "renoise", "unipc", "dpm++"}) {
+    const Outcome outcome = generate(SmallModels::get().run("teacher-forcing"),
+                                     fmt::format("--pose \"w*3\" --steps 2 --solver {}", solver));
+    EXPECT_EQ(outcome.code, kExitDone) << solver << ": " << outcome.err;
+  }
 }
 
 TEST_F(GenerateCommand, AnOutputThatCannotBeWrittenIsFoundOutFirst) {

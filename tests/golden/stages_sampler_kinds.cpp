@@ -140,7 +140,9 @@ struct Primitives {
 
   void guidance() {
     const auto scale = [&](const char* key) { return c.config.at(key).get<double>(); };
-    compare("cfg_3p5", df::guide(a, b, scale("cfg")));
+    for (const auto& name : c.under("out/cfg_")) {  // named by its scale
+      compare("cfg_" + name, df::guide(a, b, scale("cfg")));
+    }
     const at::Tensor now = c.in("t") / 1000, next = c.in("t_next") / 1000;
     compare("teacher_step", df::teacher_step(g, a, b, scale("teacher_cfg"), now, next));
     compare("teacher_step_s1", df::teacher_step(g, a, b, scale("teacher_cfg"), now, next));
