@@ -1,29 +1,21 @@
 #pragma once
-// What the tests of `minwm data …` share: running it, killing it half way, looking into what it
-// left.
+// What the tests of `minwm data …` share: running it and looking into what it left.
 
-#include <array>
 #include <filesystem>
-#include <iterator>
-#include <sstream>
 #include <string>
-#include <thread>
 #include <vector>
 
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
 
 #include "minwm/core/error.h"
 #include "minwm/core/files.h"
-#include "minwm/core/hdf5.h"
+#include "tests/apps/kill.h"
 #include "tests/apps/shell.h"
+#include "tests/apps/store_states.h"
 #include "tests/core/temporary_folder.h"
 
 namespace minwm::testing {
@@ -77,99 +69,10 @@ inline std::string with_codec(const std::string& arguments) {
   return arguments + " --codec " + codec_file();
 }
 
-/// The slots of a store (or of its .partial) in each state: nothing yet, done, failed.
-inline std::array<int64_t, 3> states(const fs::path& path) {
-  const hdf5::File file(path, hdf5::File::Mode::kReadOnly);
-  const at::Tensor state = file.read("state");
-  std::array<int64_t, 3> counts{};
-  for (int64_t i = 0; i < state.size(0); ++i) {
-    ++counts[state[i].item<uint8_t>()];
-  }
-  return counts;
-}
-
-/// Every dataset: samples, ids, cameras, checksums.
-inline void expect_same_store(const fs::path& a, const fs::path& b) {
-  const hdf5::File first(a, hdf5::File::Mode::kReadOnly), second(b, hdf5::File::Mode::kReadOnly);
-  ASSERT_EQ(first.datasets(), second.datasets());
-  for (const std::string& name : first.datasets()) {
-    EXPECT_TRUE(at::equal(first.read(name), second.read(name))) << name;
-  }
-}
-
 inline json inspect(const fs::path& path, const std::string& more = "") {
   const Outcome outcome = shell(kProgram + " data inspect --json " + more + path.string());
   EXPECT_EQ(outcome.code, 0) << outcome.output;
   return json::parse(outcome.output.substr(outcome.output.find('{')));  // progress comes first
-}
-
-/// The living processes of a session (mpirun gives every rank a process group of its own), without
-/// zombies that wait for their parent.
-inline std::vector<pid_t> processes_of_session(pid_t session) {
-  std::vector<pid_t> found;
-  for (const auto& entry : fs::directory_iterator("/proc")) {
-    const pid_t process = std::atoi(entry.path().filename().c_str());
-    std::error_code zombie;
-    const fs::path program = fs::read_symlink(entry.path() / "exe", zombie);
-    if (process > 0 && ::getsid(process) == session && !program.empty()) {
-      found.push_back(process);
-    }
-  }
-  return found;
-}
-
-/// Starts a command in a session of its own and kills all of it (kill -9) as soon as `half_way`
-/// holds. False if the command ended before that.
-template <class HalfWay>
-bool kill_when(const std::vector<std::string>& command, const HalfWay& half_way) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::setsid();
-    const int null = ::open("/dev/null", O_WRONLY);
-    ::dup2(null, 1);
-    ::dup2(null, 2);
-    std::vector<char*> arguments;
-    for (const std::string& word : command) {
-      arguments.push_back(const_cast<char*>(word.c_str()));
-    }
-    arguments.push_back(nullptr);
-    ::setenv("OMP_NUM_THREADS", "1", 1);
-    ::execv(arguments[0], arguments.data());
-    ::_exit(127);
-  }
-  int status = 0;
-  while (!half_way()) {
-    if (::waitpid(child, &status, WNOHANG) == child) {
-      return false;
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
-  for (const pid_t process : processes_of_session(child)) {
-    ::kill(process, SIGKILL);
-  }
-  ::waitpid(child, &status, 0);
-  // Ranks that lost their mpirun belong to init now: wait until they are gone.
-  while (!processes_of_session(child).empty()) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
-  return true;
-}
-
-/// True as soon as the store under construction holds `count` samples.
-inline auto partial_holds(const fs::path& store, int64_t count) {
-  return [=] {
-    const fs::path partial = store.string() + ".partial";
-    try {
-      return fs::exists(partial) && states(partial)[1] >= count;
-    } catch (const Error&) {
-      return false;  // not yet complete
-    }
-  };
-}
-
-inline std::vector<std::string> words(const std::string& line) {
-  std::istringstream stream(line);
-  return {std::istream_iterator<std::string>(stream), {}};
 }
 
 // ---- fit-codec

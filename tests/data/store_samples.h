@@ -26,6 +26,13 @@ inline StoreLayout small_layout() {
   return layout;
 }
 
+/// The same with trajectories kept at two levels.
+inline StoreLayout ode_layout() {
+  StoreLayout layout = small_layout();
+  layout.ode_sigmas = {1, 5. / 6};
+  return layout;
+}
+
 /// Clip number i: everything in it follows from i, and latents and text survive float16.
 inline Clip sample(int64_t i, const StoreLayout& layout = small_layout()) {
   const auto address = static_cast<uint64_t>(i);
@@ -45,14 +52,27 @@ inline Clip sample(int64_t i, const StoreLayout& layout = small_layout()) {
   for (int64_t t = 0; t < layout.frames; ++t) {
     clip.world_to_camera[t][2][3] = -0.01f * static_cast<float>(t * (i % 10 + 1));
   }
+  if (!layout.ode_sigmas.empty()) {
+    const auto states = static_cast<int64_t>(layout.ode_sigmas.size()) + 2;
+    clip.ode_states =
+        random_normal({states, layout.frames, layout.channels, layout.height, layout.width},
+                      {address, "test.ode_states"})
+            .to(at::kHalf)
+            .to(at::kFloat);
+    clip.given = i % 2;
+  }
   clip.intrinsics = at::eye(3);
   clip.intrinsics[0][2] = clip.intrinsics[1][2] = 0.5;
   return clip;
 }
 
 inline bool same(const Clip& a, const Clip& b) {
-  return a.sample_id == b.sample_id && a.caption == b.caption && a.trajectory == b.trajectory &&
-         a.source == b.source && at::equal(a.latents, b.latents) &&
+  const bool states = a.ode_states.defined();
+  if (states != b.ode_states.defined() || (states && !at::equal(a.ode_states, b.ode_states))) {
+    return false;
+  }
+  return a.given == b.given && a.sample_id == b.sample_id && a.caption == b.caption &&
+         a.trajectory == b.trajectory && a.source == b.source && at::equal(a.latents, b.latents) &&
          at::equal(a.world_to_camera, b.world_to_camera) && at::equal(a.intrinsics, b.intrinsics) &&
          at::equal(a.text, b.text);
 }
