@@ -97,16 +97,22 @@ at::Tensor newton_schulz_bfloat16(at::Tensor x) {
   at::Tensor a = at::empty({x.size(0), rows, rows}, x.options()), b = at::empty_like(a),
              scaled = at::empty_like(a);
   at::Tensor product = at::empty_like(x);
-  at::Tensor factor = at::scalar_tensor(kC, at::kDouble);
-  factor.unsafeGetTensorImpl()->set_wrapped_number(
-      true);  // a plain number, which is not rounded first
+  // As the second operand of an out-of-place product, a plain number is not rounded to bfloat16
+  // first; mul_ would round it.
+  auto scale = [](at::Tensor& out, const at::Tensor& in, double by) {
+    at::Tensor number = at::scalar_tensor(by, at::kDouble);
+    number.unsafeGetTensorImpl()->set_wrapped_number(true);
+    at::mul_out(out, in, number);
+  };
   for (int step = 0; step < kNewtonSchulzSteps; ++step) {
     at::bmm_out(a, x, x.transpose(1, 2));
-    at::mul_out(scaled, a, factor);
+    scale(scaled, a, kC);
     at::bmm_out(b, scaled, a);
-    b.add_(a.mul_(kB));
+    scale(a, a, kB);
+    b.add_(a);
     at::bmm_out(product, b, x);
-    x.mul_(kA).add_(product);
+    scale(x, x, kA);
+    x.add_(product);
   }
   return x.to(at::kFloat);
 }
