@@ -20,7 +20,8 @@ Rollout roll_out(const DmdModels& models, const data::Batch& batch, const DmdDra
   if (draws.given) {
     input.first_latent = batch.latents.narrow(1, 0, 1);
   }
-  return self_rollout(models.generator, input, draws.rollout, options.rollout);
+  return draws.rolling ? rolling_rollout(models.generator, input, *draws.rolling, options.rollout)
+                       : self_rollout(models.generator, input, draws.rollout, options.rollout);
 }
 
 /// First frames of a rollout that the scores see clean.
@@ -33,8 +34,11 @@ models::Conditions conditions_of(const Rollout& rollout, const data::Batch& batc
   return batch.conditions.frames(rollout.first_frame, rollout.latents.size(1));
 }
 
-double mean_exit_step(const RolloutDraws& draws) {
-  const auto& steps = draws.exit_step;
+double mean_exit_step(const DmdDraws& draws) {
+  if (draws.rolling) {
+    return static_cast<double>(draws.rolling->exit_window);
+  }
+  const auto& steps = draws.rollout.exit_step;
   return std::accumulate(steps.begin(), steps.end(), 0.0) / static_cast<double>(steps.size());
 }
 
@@ -44,7 +48,7 @@ std::map<std::string, at::Tensor> logged(const std::string& name, const at::Tens
   const int64_t last = input.sigma.size(1) - 1;  // never a given frame
   return {{name, loss.detach()},
           {"score_sigma", input.sigma.select(1, last).mean()},
-          {"exit_step", at::scalar_tensor(mean_exit_step(draws.rollout))}};
+          {"exit_step", at::scalar_tensor(mean_exit_step(draws))}};
 }
 
 }  // namespace
@@ -55,6 +59,7 @@ void DmdOptions::declare(Options& options) {
                      "a generator iteration also updates the critic (wan), or does not (hy)");
   options.add("dmd.clean_first", &clean_first,
               "probability that an update's rollouts are given their first latent");
+  options.add("dmd.rolling", &rolling, "probability that an update's rollouts roll (long videos)");
   score.declare(options);
   rollout.declare(options);
 }
@@ -64,16 +69,29 @@ void DmdOptions::check() const {
   require(schedule == "wan" || ratio > 1, "dmd.ratio 1 never updates the critic under schedule hy");
   require(clean_first >= 0 && clean_first <= 1, "dmd.clean_first {}: expected a probability",
           clean_first);
+  require(rolling >= 0 && rolling <= 1, "dmd.rolling {}: expected a probability", rolling);
+  require(clean_first == 0 || score.timestep_convention == "sigma",
+          "dmd.clean_first {}: a given frame has no entry in the table of "
+          "dmd.timestep_convention = upstream_index",
+          clean_first);
   score.check();
 }
 
 DmdDraws draw_dmd(const data::Batch& batch, const StepAddress& address, const std::string& update,
                   const DmdOptions& options) {
+  // Decided once for all ranks, micro-batches and samples.
+  auto chance = [&](const std::string& what, double probability) {
+    return random_uniform({address.seed, "dmd." + update + "." + what,
+                           static_cast<uint64_t>(address.step)}) < probability;
+  };
   DmdDraws draws;
-  draws.rollout = draw_rollout(batch, address, update, options.rollout);
+  if (chance("rolling", options.rolling)) {
+    draws.rolling = draw_rolling(batch, address, update, options.rollout);
+  } else {
+    draws.rollout = draw_rollout(batch, address, update, options.rollout);
+  }
   draws.score = draw_score(batch, address, update, options.score);
-  draws.given = random_uniform({address.seed, "dmd." + update + ".given",
-                                static_cast<uint64_t>(address.step)}) < options.clean_first;
+  draws.given = chance("given", options.clean_first);
   return draws;
 }
 

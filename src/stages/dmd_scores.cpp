@@ -111,8 +111,7 @@ ScoreInput score_input(const Rollout& rollout, const ScoreDraws& draws, int64_t 
   };
   ScoreInput input;
   input.sigma = per_frame(sigma_of(timestep, options.level), 0);
-  input.timestep = per_frame(told_index ? index : network_timestep(timestep, options.level),
-                             told_index ? kLevels : 0);
+  input.timestep = per_frame(told_index ? index : network_timestep(timestep, options.level), 0);
   input.noise = draws.noise.narrow(1, 0, latents.size(1));
   input.noisy = diffusion::add_noise(latents, input.noise, input.sigma);
   return input;

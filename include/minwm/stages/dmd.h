@@ -4,7 +4,10 @@
 // says where such clips should move, the fake one (the critic, trained on the rollouts) where they
 // come from; their difference is the generator's gradient (spec stages 10).
 
+#include <optional>
+
 #include "minwm/stages/dmd_scores.h"
+#include "minwm/stages/rolling.h"
 
 namespace minwm::stages {
 
@@ -14,6 +17,7 @@ struct DmdOptions {
   /// own, the critic, the others the critic. hy: they update the generator only.
   std::string schedule = "wan";
   double clean_first = 0;  ///< probability that an update's rollouts are given their first latent
+  double rolling = 0;      ///< probability that an update's rollouts roll (long videos)
   ScoreOptions score;
   RolloutOptions rollout;
   void declare(Options& options);  ///< sections "dmd" and "rollout"
@@ -24,11 +28,13 @@ struct DmdOptions {
 /// Everything random of an update.
 struct DmdDraws {
   RolloutDraws rollout;
+  std::optional<RollingDraws> rolling;  ///< a rolling rollout instead
   ScoreDraws score;
   bool given = false;  ///< the first latents of the batch are given
 };
 
-/// `update`: "generator" or "critic". Exit step and `given` are shared by all ranks and samples.
+/// `update`: "generator" or "critic". Exits, `rolling` and `given` are shared by all ranks and
+/// samples.
 DmdDraws draw_dmd(const data::Batch& batch, const StepAddress& address, const std::string& update,
                   const DmdOptions& options);
 
