@@ -18,6 +18,7 @@
 #include "minwm/stream/loaded_model.h"
 #include "minwm/train/plan.h"
 #include "provenance.h"
+#include "stage_options.h"
 
 namespace minwm::apps {
 namespace {
@@ -28,7 +29,7 @@ constexpr double kPatience = 7 * 24 * 3600;
 using Stores = std::vector<std::shared_ptr<const data::LatentStore>>;
 
 struct OdePairsCommand {
-  std::string checkpoint, store, mode = "cached", device = "cpu", compute = "auto";
+  std::string checkpoint, store, negative, mode = "cached", device = "cpu", compute = "auto";
   std::vector<std::string> stores;
   std::vector<double> step_list;
   int64_t clips = 0, steps = 48, batch = 8, seed = 0, threads = 0;
@@ -45,7 +46,10 @@ struct OdePairsCommand {
                 "timesteps before the shift at which states are kept; empty = the checkpoint's "
                 "sampler.step_list, or 1000,750,500,250");
     options.add("guidance", &guidance,
-                "guidance scale, u + g (c - u), u without text; 1 = one pass without guidance");
+                "guidance scale, u + g (c - u); 1 = one pass without guidance");
+    options.add("negative", &negative,
+                "safetensors file with the text states of the unconditional pass: text [L, D]; "
+                "empty = zeros");
     options.add_choice("mode", &mode, {"cached", "full"},
                        "cached: chunk by chunk over the cache of the clean past; full: a "
                        "teacher-forcing pass per step; the same up to rounding");
@@ -81,7 +85,8 @@ class Selection {
  public:
   Selection(Stores stores, int64_t clips) : stores_(std::move(stores)) {
     for (const auto& other : stores_) {
-      const auto &first = *stores_.front(), &layout = other->layout();
+      const auto& first = *stores_.front();
+      const auto& layout = other->layout();
       require(data::describe(layout) == data::describe(first.layout()),
               "{} holds {}, but {} holds {}: stores that are read together must agree",
               first.path().string(), data::describe(first.layout()), other->path().string(),
@@ -133,6 +138,7 @@ class Selection {
 struct Plan {
   stages::OdePairOptions pairs;
   std::vector<double> step_list;
+  models::Conditions negative;
 };
 
 /// @throws Error unless the checkpoint is a teacher and its step list fits the solver's steps.
@@ -152,11 +158,12 @@ Plan make_plan(const OdePairsCommand& command, const train::Checkpoint& checkpoi
   plan.pairs.guidance_scale = command.guidance;
   plan.pairs.chunk_frames = info.chunk_frames;
   plan.pairs.cached = command.mode == "cached";
+  plan.negative = load_negative(command.negative);
   return plan;
 }
 
 /// @throws Error naming the store if the teacher was trained on other latents.
-void require_fits(const Selection& clips, const OdePairsCommand& command,
+void require_fits(const Selection& clips, const OdePairsCommand& command, const Plan& plan,
                   const stream::LoadedModel& teacher) {
   const auto& layout = clips.layout();
   const auto& info = teacher.info;
@@ -174,14 +181,20 @@ void require_fits(const Selection& clips, const OdePairsCommand& command,
   require(layout.frames % info.chunk_frames == 0,
           "{}: clips of {} latents are not a multiple of the teacher's chunk of {}",
           command.stores.front(), layout.frames, info.chunk_frames);
+  const at::Tensor& text = plan.negative.text;
+  require(
+      !text.defined() || text.sizes() == at::IntArrayRef({1, layout.text_tokens, layout.text_dim}),
+      "--negative {}: text of shape [{}], the stores hold {}x{}", command.negative,
+      text.defined() ? fmt::format("{}", fmt::join(text.sizes(), ", ")) : "", layout.text_tokens,
+      layout.text_dim);
 }
 
-/// A digest of all weights: the same on any number of threads.
-std::string weights_digest(const models::Backbone& model) {
+/// A digest of float32 tensors: the same on any number of threads.
+std::string digest_of(const std::vector<at::Tensor>& tensors) {
   uint64_t digest = 0;
-  for (const at::Tensor& parameter : model.parameters()) {
+  for (const at::Tensor& tensor : tensors) {
     const at::Tensor bits =
-        parameter.detach().to(at::kCPU).contiguous().view(-1).view(at::kInt).to(at::kLong);
+        tensor.detach().to(at::kCPU).contiguous().view(-1).view(at::kInt).to(at::kLong);
     const at::Tensor place = at::arange(bits.numel(), at::kLong) * 2 + 1;
     digest = mix64(digest + static_cast<uint64_t>((bits * place).sum().item<int64_t>()));
   }
@@ -190,7 +203,9 @@ std::string weights_digest(const models::Backbone& model) {
 
 std::string provenance_of(const OdePairsCommand& command, const Plan& plan, const Selection& clips,
                           const stream::LoadedModel& teacher) {
-  return apps::provenance("data ode-pairs", {{"teacher", weights_digest(*teacher.model)},
+  const auto& text = plan.negative.text;
+  const std::string negative = text.defined() ? digest_of({text}) : "";
+  return apps::provenance("data ode-pairs", {{"teacher", digest_of(teacher.model->parameters())},
                                              {"teacher_step", teacher.info.step},
                                              {"clips", clips.digest()},
                                              {"count", clips.size()},
@@ -199,6 +214,7 @@ std::string provenance_of(const OdePairsCommand& command, const Plan& plan, cons
                                              {"shift", plan.pairs.shift},
                                              {"chunk_frames", plan.pairs.chunk_frames},
                                              {"guidance", command.guidance},
+                                             {"negative", negative},
                                              {"mode", command.mode},
                                              {"clean_first", command.clean_first},
                                              {"seed", command.seed}});
@@ -235,6 +251,7 @@ class Generator {
     input.noise = at::stack(noise).to(device);
     input.conditions.text = at::stack(text).to(device);
     input.conditions.cameras = {at::stack(cameras).to(device), at::stack(intrinsics).to(device)};
+    input.negative = plan_.negative.to(device);
     input.given = at::empty({count}, at::kLong);
     for (int64_t i = 0; i < count; ++i) {
       input.given[i] = clips[static_cast<size_t>(i)].given;
@@ -304,7 +321,7 @@ int ode_pairs(comm::World& world, int argc, char** argv) {
   at::set_num_threads(static_cast<int>(train::thread_count(command.threads, world.size())));
   const auto teacher = stream::open_model(command.checkpoint, {}, device);
   teacher.model->set_compute_dtype(train::compute_type(command.compute, device));
-  require_fits(clips, command, teacher);
+  require_fits(clips, command, plan, teacher);
   data::StoreLayout layout = clips.layout();
   layout.ode_sigmas = diffusion::few_step_sigmas(plan.step_list, plan.pairs.shift);
   layout.provenance = provenance_of(command, plan, clips, teacher);

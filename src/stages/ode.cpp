@@ -6,6 +6,7 @@
 #include "minwm/core/options.h"
 #include "minwm/diffusion/flow_match.h"
 #include "minwm/stages/noise.h"
+#include "minwm/stages/text_dropout.h"
 
 namespace minwm::stages {
 namespace {
@@ -27,9 +28,18 @@ void OdeOptions::declare(Options& options) {
               "noise levels are shift(u) = s u / (1 + (s - 1) u): that of the ODE store");
   options.add("ode.chunk_frames", &chunk_frames, "latent frames of a chunk");
   options.add("ode.text_dropout", &text_dropout, "probability that a clip's text is dropped");
-  options.add("ode.bfloat16_sigma", &bfloat16_sigma,
+  options.add("ode.bfloat16_sigma", &levels.bfloat16_sigma,
               "round sigma to bfloat16 in x0 = x - sigma v, as the HY reference");
   levels.declare(options, "ode");
+}
+
+void OdeOptions::check() const {
+  require(!step_list.empty(), "ode.step_list is empty: expected timesteps, e.g. 1000,750,500,250");
+  require(levels.shift > 0, "ode.shift {}: expected more than 0", levels.shift);
+  require(chunk_frames > 0, "ode.chunk_frames {}: expected 1 or more", chunk_frames);
+  require(text_dropout >= 0 && text_dropout <= 1, "ode.text_dropout {}: expected 0 … 1",
+          text_dropout);
+  (void)timesteps();  // in order
 }
 
 std::vector<double> OdeOptions::timesteps() const {
@@ -61,10 +71,7 @@ OdeDraws draw_ode(const data::Batch& batch, const StepAddress& address, const Od
     const at::Tensor frame = at::arange(frames, at::TensorOptions(at::kLong).device(device));
     draws.timestep.masked_fill_(frame < batch.given.to(device).unsqueeze(1), 0);
   }
-  if (options.text_dropout > 0) {
-    const at::Tensor kept = sample_uniform(1, batch, address, "ode.text") >= options.text_dropout;
-    draws.text_kept = kept.to(at::kFloat).unsqueeze(2);
-  }
+  draws.text_kept = draw_text_kept(batch, address, "ode.text", options.text_dropout);
   return draws;
 }
 
@@ -76,15 +83,11 @@ OdeTerms ode_loss(models::Backbone& model, const data::Batch& batch, const OdeDr
   models::ForwardInput input;
   input.latents = terms.noisy;
   input.timestep = terms.timestep;
-  input.conditions = batch.conditions;
-  if (draws.text_kept.defined()) {
-    input.conditions.text = batch.conditions.text * draws.text_kept;
-  }
+  input.conditions = keep_text(batch.conditions, draws.text_kept, options.negative);
   input.clean_latents = batch.latents;
   input.chunk_frames = options.chunk_frames;
   terms.flow = model.forward(input);
-  terms.sigma = options.bfloat16_sigma ? (draws.timestep / 1000).to(at::kBFloat16).to(at::kFloat)
-                                       : sigma_of(draws.timestep, options.levels);
+  terms.sigma = sigma_of(draws.timestep, options.levels);
   terms.x0 = diffusion::predict_x0(terms.noisy, terms.flow, terms.sigma);
   const at::Tensor endpoint = batch.ode_states.select(1, batch.ode_states.size(1) - 2);
   const at::Tensor error = (terms.x0 - endpoint).square().mean({2, 3, 4});  // [B, T]

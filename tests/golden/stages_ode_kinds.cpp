@@ -138,7 +138,7 @@ void replay_wan_step(const Case& c, Report& report) {
 void replay_hy_step(const Case& c, Report& report) {
   OdeCase ode;
   ode.options.levels.shift = c.config.at("train_time_shift").get<double>();
-  ode.options.levels.bfloat16_timestep = ode.options.bfloat16_sigma = bfloat16(c);
+  ode.options.levels.bfloat16_timestep = ode.options.levels.bfloat16_sigma = bfloat16(c);
   ode.options.chunk_frames = integer(c, "chunk");
   ode.batch.ode_states = swap_state_layout(c.in("ode_trajectory").to(at::kFloat));
   ode.batch.latents = swap_layout(c.in("latents").to(at::kFloat));

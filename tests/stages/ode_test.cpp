@@ -161,7 +161,7 @@ TEST(OdeLoss, TheReferencesRoundingsAreSwitches) {
   OdeOptions options;
   EXPECT_NEAR(sigma(options), 0.8333333, 1e-6);
   EXPECT_NEAR(model->last.timestep[0][0].item<double>(), 833.3333, 1e-3);
-  options.bfloat16_sigma = options.levels.bfloat16_timestep = true;
+  options.levels.bfloat16_sigma = options.levels.bfloat16_timestep = true;
   EXPECT_EQ(sigma(options), 0.83203125);
   EXPECT_EQ(model->last.timestep[0][0].item<double>(), 832);
   options = {};
@@ -193,6 +193,23 @@ TEST(OdeRegression, DropsTheTextOfSomeClips) {
   const at::Tensor kept = model->last.conditions.text.sum({1, 2});
   EXPECT_GT((kept == 0).sum().item<int64_t>(), 4);
   EXPECT_GT((kept == 20).sum().item<int64_t>(), 4);
+  options.negative.text = at::full({1, 4, 5}, 2.);
+  OdeRegression(model, options).loss(0, make_batch(32), {9, 0, 0});
+  EXPECT_TRUE(at::equal(model->last.conditions.text.sum({1, 2}) == 40, kept == 0));
+}
+
+TEST(OdeOptions, ThatMakeNoSenseAreNamed) {
+  const auto refused = [](const std::function<void(OdeOptions&)>& spoil) {
+    OdeOptions options;
+    options.check();
+    spoil(options);
+    return error_of([&] { options.check(); });
+  };
+  EXPECT_THAT(refused([](OdeOptions& o) { o.step_list.clear(); }), HasSubstr("ode.step_list"));
+  EXPECT_THAT(refused([](OdeOptions& o) { o.step_list = {500, 1000}; }), HasSubstr("out of order"));
+  EXPECT_THAT(refused([](OdeOptions& o) { o.levels.shift = 0; }), HasSubstr("ode.shift 0"));
+  EXPECT_THAT(refused([](OdeOptions& o) { o.chunk_frames = 0; }), HasSubstr("ode.chunk_frames 0"));
+  EXPECT_THAT(refused([](OdeOptions& o) { o.text_dropout = 2; }), HasSubstr("ode.text_dropout 2"));
 }
 
 TEST(OdeLevels, OfAStoreMustBeThoseOfTheOptions) {

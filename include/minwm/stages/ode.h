@@ -15,11 +15,12 @@ namespace minwm::stages {
 struct OdeOptions {
   std::vector<double> step_list = {1000, 750, 500, 250};  ///< timesteps before the shift
   int64_t chunk_frames = 4;
-  double text_dropout = 0;  ///< probability that a clip's text is all zeros
-  /// sigma of the prediction x0 = x - sigma v is rounded to bfloat16, as HY's reference.
-  bool bfloat16_sigma = false;
+  double text_dropout = 0;         ///< probability that a clip's text is replaced by `negative`
+  models::Conditions negative;     ///< undefined text is zeros; no option, given by the program
   LevelOptions levels;             ///< levels.shift: that of the step list
   void declare(Options& options);  ///< section "ode"
+  /// @throws Error naming the option that makes no sense.
+  void check() const;
   /// 1000 sigma of the step list, after the shift.
   std::vector<double> timesteps() const;
 };
