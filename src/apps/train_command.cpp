@@ -9,15 +9,12 @@
 #include "minwm/core/error.h"
 #include "minwm/core/files.h"
 #include "minwm/core/options.h"
-#include "minwm/core/safetensors.h"
 #include "minwm/data/loader.h"
 #include "minwm/models/codec/codec.h"
-#include "minwm/models/state.h"
 #include "minwm/models/wan/backbone.h"
-#include "minwm/stages/bidirectional.h"
-#include "minwm/stages/teacher_forcing.h"
 #include "minwm/train/gap_evaluation.h"
 #include "minwm/train/loop.h"
+#include "stage_options.h"
 
 namespace minwm::apps {
 namespace {
@@ -25,19 +22,16 @@ namespace {
 namespace fs = std::filesystem;
 
 struct TrainCommand {
-  std::string stage, model = "wan-tiny", init, resume = "auto", device = "cpu", output, codec,
-                     eval_store;
-  std::string solver = "euler";
-  std::vector<double> step_list;
+  std::string model = "wan-tiny", init, resume = "auto", device = "cpu", output, codec, eval_store,
+              negative;
   std::vector<std::string> stores;
   int64_t seed = 0, eval_every = 250, eval_clips = 24;
   bool dry_run = false;
   train::RunOptions run;
   comm::MeshOptions mesh;
-  stages::FlowOptions bidirectional, teacher_forcing;
+  StageOptions stage;
 
   void declare(Options& options) {
-    options.add("stage", &stage, "bidirectional or teacher-forcing");
     options.add("model", &model, "preset: wan-tiny, wan-1.3b, …");
     options.add("seed", &seed, "of weights, data order and every random draw");
     options.add(
@@ -54,34 +48,30 @@ struct TrainCommand {
                 "codec the stores were made with; copied into every checkpoint");
     options.add("data.eval_store", &eval_store,
                 "latent store of held-out clips; empty = no evaluation");
+    options.add("data.negative", &negative,
+                "safetensors file with the text states of unconditional passes; empty = zeros");
     options.add("eval.every", &eval_every,
                 "steps between camera-gap evaluations (one more at the end)");
     options.add("eval.clips", &eval_clips, "held-out clips that are judged");
-    options.add("sampler.solver", &solver,
-                "how generate shall sample: renoise or euler; recorded in the checkpoint");
-    options.add("sampler.step_list", &step_list,
-                "few-step timesteps before the shift, e.g. 1000,750,500,250; recorded");
     mesh.declare(options);
     run.train.declare(options);
     run.optimizer.declare(options);
+    options.add("optimizer.critic_lr", &run.critic_lr,
+                "learning rate of dmd's critic; 0 = optimizer.lr");
     run.ema.declare(options);
+    run.health.declare(options);
     run.checkpoint.declare(options);
-    bidirectional.declare(options, "bidirectional", false);
-    teacher_forcing.declare(options, "teacher_forcing", true);
+    stage.declare(options);
   }
 
-  bool causal() const { return stage == "teacher-forcing"; }
-  const stages::FlowOptions& flow() const { return causal() ? teacher_forcing : bidirectional; }
-
   void validate() const {
-    require(!stage.empty(), "--stage is missing: bidirectional or teacher-forcing");
-    require(stage == "bidirectional" || causal(),
-            "--stage {}: expected bidirectional or teacher-forcing", stage);
+    for (const auto& file : {codec, init, negative}) {
+      require(file.empty() || fs::exists(file), "{}: does not exist", file);
+    }
+    stage.check(init);
     require(!output.empty() || dry_run, "--output.dir is missing: the folder of the run");
     require(!stores.empty() || dry_run,
             "--data.stores is missing: latent stores made by minwm data");
-    require(solver == "euler" || solver == "renoise",
-            "sampler.solver '{}': expected renoise or euler", solver);
     require(eval_every >= 0 && eval_clips >= 2,
             "eval.clips {}: expected 2 or more (each is judged with another's cameras)",
             eval_clips);
@@ -90,9 +80,6 @@ struct TrainCommand {
     require(mesh.context == 1,
             "parallel.context {}: training splits clips over ranks, not tokens: use 1",
             mesh.context);
-    for (const auto& file : {codec, init}) {
-      require(file.empty() || fs::exists(file), "{}: does not exist", file);
-    }
   }
 };
 
@@ -119,6 +106,7 @@ Stores open_stores(const TrainCommand& command, const models::Backbone& model) {
             "{}: {} latent channels and text of width {}; model '{}' takes {} and {}", path,
             layout.channels, layout.text_dim, command.model, model.latent_channels(),
             model.text_dim());
+    command.stage.check_store(layout, path);
   }
   return stores;
 }
@@ -129,18 +117,11 @@ train::CheckpointInfo describe(const TrainCommand& command, const Stores& stores
   train::CheckpointInfo info;
   info.seed = static_cast<uint64_t>(command.seed);
   info.model = command.model;
-  info.stage = command.stage;
   info.config = config;
   info.codec = fs::path(command.codec).filename().string();
-  info.sampler = command.solver;
-  info.step_list = command.step_list;
-  info.shift = command.flow().shift;
-  info.chunk_frames = command.causal() ? command.teacher_forcing.chunk_frames : 0;
+  command.stage.describe(info);
   if (!stores.empty()) {
     const auto& layout = stores.front()->layout();
-    require(!command.causal() || layout.frames % info.chunk_frames == 0,
-            "{}: clips of {} latents are not a multiple of teacher_forcing.chunk_frames {}",
-            command.stores.front(), layout.frames, info.chunk_frames);
     info.latent_frames = layout.frames;
     info.latent_height = layout.height;
     info.latent_width = layout.width;
@@ -149,35 +130,6 @@ train::CheckpointInfo describe(const TrainCommand& command, const Stores& stores
     info.fy = intrinsics[1][1].item<double>();
   }
   return info;
-}
-
-std::shared_ptr<stages::Stage> make_stage(const TrainCommand& command,
-                                          const std::shared_ptr<models::Backbone>& model) {
-  if (command.causal()) {
-    return std::make_shared<stages::TeacherForcing>(model, command.teacher_forcing);
-  }
-  return std::make_shared<stages::Bidirectional>(model, command.bidirectional);
-}
-
-/// Weights only: of a checkpoint (averaged, where there are such), or of a safetensors file with
-/// the model's names.
-void load_initial_weights(const TrainCommand& command, models::Backbone& model) {
-  fs::path path = command.init;
-  if (path.extension() == ".safetensors") {
-    const Safetensors file(path);
-    std::map<std::string, at::Tensor> tensors;
-    for (const auto& name : file.names()) {
-      tensors[name] = file.view(name);
-    }
-    models::load_state(model, tensors, path.string());
-    return;
-  }
-  const train::Checkpoint checkpoint(path.filename() == "state.h5" ? path.parent_path() : path);
-  require(checkpoint.info().model == command.model,
-          "--init {}: holds model '{}', this run trains '{}'", checkpoint.path().string(),
-          checkpoint.info().model, command.model);
-  checkpoint.load_model(model);
-  spdlog::info("weights of {}", checkpoint.path().string());
 }
 
 /// The checkpoint to continue from, if any: found by the first rank, so that all take the same
@@ -221,14 +173,16 @@ std::string summary(const TrainCommand& command, const comm::Mesh& mesh,
       mesh.world->size(), mesh.data_size() / command.mesh.shard, command.mesh.shard,
       mesh.context->size(), command.model, parameter_count(model),
       compute == at::kFloat ? "float32" : "bfloat16", command.device, at::get_num_threads(),
-      plan.text(), command.stage, command.run.train.steps,
+      plan.text(), command.stage.name(), command.run.train.steps,
       command.run.train.steps * command.run.train.global_batch);
 }
 
 train::RunParts assemble(const TrainCommand& command, const std::string& config,
-                         const comm::Mesh& mesh, const std::shared_ptr<models::Backbone>& model) {
+                         const comm::Mesh& mesh, const std::shared_ptr<models::Backbone>& model,
+                         const StageOptions::MakeModel& make_model) {
   train::RunParts parts;
-  parts.stage = make_stage(command, model);
+  parts.stage = command.stage.make(model, command.model, command.init,
+                                   load_negative(command.negative), make_model);
   parts.stores = open_stores(command, *model);
   parts.info = describe(command, parts.stores, config);
   if (!command.codec.empty()) {
@@ -239,7 +193,7 @@ train::RunParts assemble(const TrainCommand& command, const std::string& config,
         command.eval_store,
         command.codec,
         command.eval_clips,
-        {command.causal(), command.teacher_forcing.chunk_frames, parts.info.seed}};
+        {command.stage.causal(), command.stage.chunk_frames(), parts.info.seed}};
     parts.evaluate = train::make_gap_evaluation(options, model, mesh.world);
   }
   return parts;
@@ -252,13 +206,10 @@ int64_t tokens_per_clip(const models::Backbone& model, const train::CheckpointIn
   return info.latent_frames * (info.latent_height / patch[1]) * (info.latent_width / patch[2]);
 }
 
-/// Model with its device, threads and types set.
+/// Model of a preset, its device and types set.
 std::shared_ptr<models::Backbone> make_model(const TrainCommand& command,
-                                             const comm::World& world) {
-  const auto device = open_device(command.device, world.local_rank());
-  at::set_num_threads(
-      static_cast<int>(train::thread_count(command.run.train.threads, world.size())));
-  auto model = models::make_backbone(command.model, static_cast<uint64_t>(command.seed));
+                                             const std::string& preset, const c10::Device& device) {
+  auto model = models::make_backbone(preset, static_cast<uint64_t>(command.seed));
   model->to(device);
   model->set_compute_dtype(train::compute_type(command.run.train.compute, device));
   model->set_activation_checkpointing(command.run.train.recompute);
@@ -276,9 +227,16 @@ int train_stage(TrainCommand command, const std::string& config, comm::World& wo
                               describe(command, {}, config));  // before a large model is built
     }
   }
-  const auto model = make_model(command, world);
+  const auto device = open_device(command.device, world.local_rank());
+  at::set_num_threads(
+      static_cast<int>(train::thread_count(command.run.train.threads, world.size())));
+  const auto make = [&](const std::string& preset) { return make_model(command, preset, device); };
+  const auto model = make(command.model);
+  if (!resumed && !command.init.empty()) {
+    load_weights(command.init, command.model, *model);
+  }
   const std::string text = summary(command, mesh, *model);
-  train::RunParts parts = assemble(command, config, mesh, model);
+  train::RunParts parts = assemble(command, config, mesh, model, make);
   if (command.dry_run) {
     if (world.rank() == 0) {
       fmt::print("{}\n{}", config, text);
@@ -288,9 +246,6 @@ int train_stage(TrainCommand command, const std::string& config, comm::World& wo
   command.run.output = command.output;
   command.run.eval_every = command.eval_every;
   command.run.tokens_per_clip = tokens_per_clip(*model, parts.info);
-  if (!resumed && !command.init.empty()) {
-    load_initial_weights(command, *model);
-  }
   train::TrainingRun run(command.run, std::move(parts), mesh);
   spdlog::info("\n{}", text);
   if (command.mesh.shard > 1) {

@@ -1,0 +1,65 @@
+#pragma once
+// Which stage a run trains, with which options, on which networks.
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "minwm/data/latent_store.h"
+#include "minwm/stages/bidirectional.h"
+#include "minwm/stages/consistency.h"
+#include "minwm/stages/dmd.h"
+#include "minwm/stages/ode.h"
+#include "minwm/stages/teacher_forcing.h"
+#include "minwm/train/checkpoint.h"
+
+namespace minwm::apps {
+
+/// The options of all stages. A run uses those of its own.
+class StageOptions {
+ public:
+  void declare(Options& options);
+  /// @throws Error in one line on an unknown stage, or options of it that make no sense.
+  void check(const std::string& init) const;
+
+  const std::string& name() const { return stage_; }
+  bool causal() const { return stage_ != "bidirectional"; }
+  int64_t chunk_frames() const;  ///< 0 = bidirectional
+  /// Fills in the sampler that the trained model is for: solver, step lists, shift, chunk.
+  void describe(train::CheckpointInfo& info) const;
+  /// @throws Error unless the stage can train on such a store.
+  void check_store(const data::StoreLayout& layout, const std::string& path) const;
+
+  /// Makes a network of a preset on the run's device.
+  using MakeModel = std::function<std::shared_ptr<models::Backbone>(const std::string& preset)>;
+  /// The stage on `model`, whose weights are set (`fresh`: by --init; else they come from a
+  /// checkpoint afterwards). Loads the networks that are not trained. `negative` holds the text of
+  /// unconditional passes.
+  std::shared_ptr<stages::Stage> make(const std::shared_ptr<models::Backbone>& model,
+                                      const std::string& preset, const std::string& init,
+                                      const models::Conditions& negative,
+                                      const MakeModel& make_model) const;
+
+ private:
+  std::shared_ptr<models::Backbone> frozen(const std::string& path, const std::string& purpose,
+                                           const std::string& wanted_stage,
+                                           const MakeModel& make_model) const;
+
+  std::string stage_, teacher_, scores_, solver_ = "euler";
+  std::vector<double> step_list_, first_chunk_step_list_;
+  stages::FlowOptions bidirectional_, teacher_forcing_;
+  stages::ConsistencyOptions consistency_;
+  stages::OdeOptions ode_;
+  stages::DmdOptions dmd_;
+};
+
+/// Weights only, into `model`: of a checkpoint (averaged, where there are such), or of a safetensors
+/// file with the model's names. @throws Error if they are of another model.
+void load_weights(const std::string& path, const std::string& preset, models::Backbone& model);
+
+/// The text of unconditional passes: tensors text [L, D], text_mask, byt5, byt5_mask of a
+/// safetensors file; "" = none (zeros).
+models::Conditions load_negative(const std::string& file);
+
+}  // namespace minwm::apps
