@@ -45,6 +45,17 @@ nlohmann::ordered_json to_json(const Headline& h) {
   return json;
 }
 
+nlohmann::ordered_json to_json(const Latency& latency) {
+  return {{"first_frame_seconds", latency.first_frame_seconds},
+          {"first_frames", latency.first_frames},
+          {"chunk_seconds", latency.chunk_seconds},
+          {"frames_per_second", latency.frames_per_second},
+          {"steps", latency.steps},
+          {"batch", 1},
+          {"threads", latency.threads},
+          {"device", latency.device}};
+}
+
 nlohmann::ordered_json to_json(const TrainingLog& log) {
   nlohmann::ordered_json json = {
       {"name", log.name}, {"steps", log.steps}, {"seconds", log.seconds}};
@@ -134,7 +145,14 @@ nlohmann::ordered_json to_json(const Evaluation& evaluation) {
       {"format", "minwm-evaluation"},        {"version", 1},
       {"checkpoint", evaluation.checkpoint}, {"model", evaluation.model},
       {"stage", evaluation.stage},           {"step", evaluation.step},
-      {"sampler", evaluation.sampler},       {"seconds", evaluation.seconds}};
+      {"sampler", evaluation.sampler},       {"chunk_frames", evaluation.chunk_frames},
+      {"seconds", evaluation.seconds}};
+  if (evaluation.latency.measured()) {
+    json["latency"] = to_json(evaluation.latency);
+  }
+  if (evaluation.drift.measured()) {
+    json["long"] = to_json(evaluation.drift);
+  }
   for (const auto& h : headlines(evaluation)) {
     json["headlines"][h.key] = to_json(h);
   }
@@ -179,8 +197,13 @@ std::string to_text(const Evaluation& evaluation) {
             cell(p.gain_rotation.value, 7, 2) + cell(p.rotation_error.value, 7, 1) +
             cell(p.psnr.value, 6, 1) + "\n";
   }
-  const double gap = camera_gap(evaluation);
-  return text + (std::isnan(gap) ? "" : fmt::format("camera gap {:.2f} dB\n", gap));
+  if (const double gap = camera_gap(evaluation); !std::isnan(gap)) {
+    text += fmt::format("camera gap {:.2f} dB\n", gap);
+  }
+  if (evaluation.latency.measured()) {
+    text += in_words(evaluation.latency) + "\n";
+  }
+  return text + (evaluation.drift.measured() ? in_words(evaluation.drift) + "\n" : "");
 }
 
 }  // namespace minwm::eval

@@ -237,6 +237,9 @@ std::string to_html(const Evaluation& evaluation) {
   for (const auto& text : in_words(evaluation)) {
     report.paragraph(text);
   }
+  if (evaluation.latency.measured()) {
+    report.paragraph(in_words(evaluation.latency));
+  }
   report.section(
       "Results",
       "Mean over clips and its standard error. The exact video through the codec is the ceiling, a "
@@ -255,6 +258,10 @@ std::string to_html(const Evaluation& evaluation) {
     for (const auto& sheet : evaluation.sheets) {
       report.sheet(sheet);
     }
+  }
+  if (evaluation.drift.measured()) {
+    report.section("A long stream", in_words(evaluation.drift));
+    report.figures(drift_figures(evaluation.drift));
   }
   if (const Figures curves = training_figures(evaluation); !curves.empty()) {
     report.section("Training");

@@ -119,6 +119,14 @@ std::string keys_in_words(const Evaluation& evaluation) {
 
 }  // namespace
 
+std::string in_words(const Latency& latency) {
+  return fmt::format(
+      "First frame after {:.3f} s ({} steps, {} video frames at once), then {:.0f} frames per "
+      "second: one clip at a time on {} with {} thread{}.",
+      latency.first_frame_seconds, latency.steps, latency.first_frames, latency.frames_per_second,
+      latency.device, latency.threads, latency.threads == 1 ? "" : "s");
+}
+
 std::vector<std::string> in_words(const Evaluation& evaluation) {
   std::vector<std::string> words = {does_it_follow(evaluation), against_the_bounds(evaluation)};
   if (!evaluation.training.empty()) {

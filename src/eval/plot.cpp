@@ -193,6 +193,19 @@ Series averaged(const Series& series, int bins) {
   return out;
 }
 
+std::string stacked_svg(const std::vector<std::string>& plots) {
+  std::string out = fmt::format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" "
+      "height=\"{1}\" style=\"color:#1c2330\"><rect width=\"{0}\" height=\"{1}\" "
+      "style=\"fill:#fff\"/>",
+      kWidth, kHeight * static_cast<double>(plots.size()));
+  for (size_t i = 0; i < plots.size(); ++i) {
+    out += fmt::format("<svg y=\"{}\" width=\"{}\" height=\"{}\">{}</svg>",
+                       kHeight * static_cast<double>(i), kWidth, kHeight, plots[i]);
+  }
+  return out + "</svg>\n";
+}
+
 std::string to_svg(const LinePlot& plot) {
   Range x_range, y_range;
   std::vector<std::string> names;

@@ -34,7 +34,7 @@ Series to_series(const std::string& name, const std::map<int64_t, double>& value
 TrainingLog read_training_log(const std::filesystem::path& path) {
   std::ifstream file(path);
   require(file.good(), "{}: cannot be read; expected a run's metrics.jsonl", path.string());
-  std::map<int64_t, double> loss, seconds, gap, right, wrong, copy;
+  std::map<int64_t, double> loss, grad_norm, seconds, gap, right, wrong, copy;
   TrainingLog log;
   std::string line;
   for (int number_of_line = 1; std::getline(file, line); ++number_of_line) {
@@ -55,6 +55,7 @@ TrainingLog read_training_log(const std::filesystem::path& path) {
       }
     };
     keep(loss, "loss");
+    keep(grad_norm, "grad_norm");
     keep(seconds, "seconds");
     keep(gap, "camera_gap");
     keep(copy, "gap_copy");
@@ -68,6 +69,7 @@ TrainingLog read_training_log(const std::filesystem::path& path) {
     log.seconds += value;
   }
   log.loss = to_series(log.name, loss, false);
+  log.grad_norm = to_series(log.name, grad_norm, false);
   log.gap = to_series(log.name, gap, true);
   log.right = to_series(log.name + ", right camera", right, true);
   log.wrong = to_series(log.name + ", another clip's camera", wrong, true);

@@ -65,5 +65,39 @@ TEST(VideoMetrics, FlickerIsOneForAFrozenVideo) {
   EXPECT_THAT(error_of([] { temporal_flickering(constant(90, 1)); }), HasSubstr("two frames"));
 }
 
+// 1 + 4 (latents - 1) frames of one grey each, which grows by `inside` per frame and by `border`
+// where a chunk begins.
+at::Tensor growing(int64_t latents, int64_t chunk, int inside, int border) {
+  std::vector<at::Tensor> frames;
+  int value = 0;
+  for (int64_t f = 0; f < 1 + 4 * (latents - 1); ++f) {
+    const int64_t latent = (f + 3) / 4;
+    const bool begins = f > 0 && latent % chunk == 0 && f == 4 * latent - 3;
+    value += f == 0 ? 0 : begins ? border : inside;
+    frames.push_back(at::full({8, 8, 3}, value, at::kByte));
+  }
+  return at::stack(frames);
+}
+
+TEST(VideoMetrics, ChangeIsMeasuredApartWhereChunksBegin) {
+  for (const int64_t chunk : {1, 2, 4}) {
+    const FrameChange change = frame_change(growing(9, chunk, 2, 7), chunk);
+    EXPECT_NEAR(change.at_borders, 7, 1e-5) << chunk;
+    EXPECT_NEAR(change.inside, 2, 1e-5) << chunk;
+  }
+  EXPECT_TRUE(std::isnan(frame_change(growing(3, 4, 2, 7), 4).at_borders));  // no border in it
+}
+
+TEST(VideoMetrics, AGridIsSeenAtItsOwnPeriodOnly) {
+  const at::Tensor smooth = at::arange(32, at::kByte).view({1, 1, 32, 1}).expand({2, 32, 32, 3});
+  EXPECT_NEAR(tile_grid(smooth.contiguous(), 8), 1, .05);
+  const at::Tensor tiles = (at::arange(32).div(8, "floor") * 40 + at::arange(32)).to(at::kByte);
+  const at::Tensor grid = tiles.view({1, 1, 32, 1}).expand({2, 32, 32, 3}).contiguous();
+  EXPECT_GT(tile_grid(grid, 8), 30);
+  EXPECT_LT(tile_grid(grid, 7), 2);
+  EXPECT_NEAR(tile_grid(constant(90, 2, 32), 8), 1, 1e-6);
+  EXPECT_THAT(error_of([] { tile_grid(constant(90), 16); }), HasSubstr("tile grid of 16"));
+}
+
 }  // namespace
 }  // namespace minwm::eval

@@ -8,6 +8,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "minwm/eval/drift.h"
 #include "minwm/eval/following.h"
 #include "minwm/eval/report.h"
 #include "minwm/eval/training_log.h"
@@ -31,6 +32,22 @@ struct RealClip {
   Sheet sheet;
 };
 
+/// How long one viewer waits: batch 1, after a warm-up, medians. Text and first frame are encoded
+/// already.
+struct Latency {
+  /// Request to first decoded frames. Streaming: a new cache, noise, all steps of the first chunk,
+  /// its decoding. Bidirectional: all steps of the whole clip, its decoding.
+  double first_frame_seconds = std::numeric_limits<double>::quiet_NaN();
+  /// A later chunk, with a full window; bidirectional: the whole clip again.
+  double chunk_seconds = std::numeric_limits<double>::quiet_NaN();
+  double frames_per_second = std::numeric_limits<double>::quiet_NaN();  ///< video frames
+  int64_t steps = 0;         ///< network passes per chunk (of the first one) or clip
+  int64_t first_frames = 0;  ///< video frames that are there then
+  int64_t threads = 0;
+  std::string device;
+  bool measured() const { return steps > 0; }
+};
+
 struct Evaluation {
   std::string checkpoint, model, stage,
       sampler;  ///< where, preset, stage, "4 renoise steps, streamed"
@@ -43,7 +60,10 @@ struct Evaluation {
   std::string options;  ///< the resolved INI
   /// Measured on the evaluation's own clips, in dB; NaN where it was not.
   double camera_gap = std::numeric_limits<double>::quiet_NaN();
-  double seconds = 0;  ///< that the evaluation took
+  double seconds = 0;        ///< that the evaluation took
+  int64_t chunk_frames = 0;  ///< latents generated together; 0 = all
+  Latency latency;
+  Drift drift;  ///< of a long stream, if one was asked for
 
   /// @throws Error if there is no such row.
   const EvaluationRow& row(const std::string& key) const;
@@ -71,5 +91,6 @@ std::string to_text(const Evaluation& evaluation);
 /// The measured numbers in plain sentences: does the camera move the picture, what is reached, what
 /// is not.
 std::vector<std::string> in_words(const Evaluation& evaluation);
+std::string in_words(const Latency& latency);
 
 }  // namespace minwm::eval

@@ -46,6 +46,9 @@ struct BarPlot {
 /// than the groups.
 std::string to_svg(const BarPlot& plot);
 
+/// Plots below each other as a file of their own: dark on white, with all colours fixed.
+std::string stacked_svg(const std::vector<std::string>& plots);
+
 /// Round tick positions (1, 2, 5 times a power of ten) inside [low, high], about `count` of them.
 std::vector<double> round_ticks(double low, double high, int count);
 

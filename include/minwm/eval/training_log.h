@@ -11,11 +11,12 @@
 namespace minwm::eval {
 
 struct TrainingLog {
-  std::string name;    ///< of the run's folder
-  int64_t steps = 0;   ///< completed
-  double seconds = 0;  ///< spent in steps
-  Series loss = {};    ///< of every step
-  Series gap = {};     ///< camera gap in dB, at the evaluations; empty if there were none
+  std::string name;       ///< of the run's folder
+  int64_t steps = 0;      ///< completed
+  double seconds = 0;     ///< spent in steps
+  Series loss = {};       ///< of every step
+  Series grad_norm = {};  ///< of every step, before clipping
+  Series gap = {};        ///< camera gap in dB, at the evaluations; empty if there were none
   /// What showing the first true latent throughout gets, in dB; NaN without evaluations.
   double copy = std::numeric_limits<double>::quiet_NaN();
   Series right = {};  ///< of the gap: PSNR in dB with the right camera …
