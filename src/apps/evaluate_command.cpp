@@ -2,35 +2,34 @@
 
 #include <chrono>
 #include <filesystem>
-#include <limits>
 #include <thread>
 
 #include <nlohmann/json.hpp>
 
+#include "clip_generator.h"
 #include "command.h"
-#include "minwm/camera/pose_string.h"
 #include "minwm/core/device.h"
 #include "minwm/core/error.h"
 #include "minwm/core/files.h"
 #include "minwm/core/options.h"
-#include "minwm/core/progress.h"
-#include "minwm/data/video.h"
 #include "minwm/data/world.h"
 #include "minwm/eval/evaluation.h"
 #include "minwm/eval/real_clips.h"
-#include "minwm/stages/camera_gap.h"
+#include "minwm/eval/stage_table.h"
 #include "minwm/stream/loaded_model.h"
+#include "stream_measures.h"
+#include "walks.h"
 #include "writable.h"
 
 namespace minwm::apps {
 namespace {
 
 struct EvaluateOptions {
-  std::string checkpoint, output, style = "detail", device = "cpu";
-  std::vector<std::string> metrics_jsonl;
+  std::string checkpoint, output, style = "detail", device = "cpu", teacher, baseline;
+  std::vector<std::string> metrics_jsonl, table;
   eval::RealClipOptions real;
   int64_t clips = 24, first_seed = 900000, given = 1, frames = 0, seed = 0, threads = 0, batch = 32,
-          sheets = 3;
+          sheets = 3, long_latents = 0, long_worlds = 4;
   stream::SamplerOverrides sampler;
 
   void declare(Options& options) {
@@ -53,6 +52,16 @@ struct EvaluateOptions {
     options.add("device", &device, "cpu or cuda");
     options.add("sheets", &sheets,
                 "clips with random paths shown in the report, besides forward, strafe and turn");
+    options.add("long", &long_latents,
+                "also stream this many latents without a break and measure drift; 0 = no");
+    options.add("long_worlds", &long_worlds, "worlds of the long stream");
+    options.add("table", &table,
+                "NAME=FOLDER of earlier evaluations, comma separated: makes one table of them "
+                "(table.md, table.json, report.html) instead of evaluating");
+    options.add("teacher", &teacher,
+                "with --table: the name whose following and PSNR the others keep a share of");
+    options.add("baseline", &baseline,
+                "with --table: the name whose first-frame latency the others are compared with");
     options.add("metrics_jsonl", &metrics_jsonl,
                 "metrics.jsonl of the training stages, in their order: curves, camera gap");
     options.add("real_store", &real.store,
@@ -62,13 +71,20 @@ struct EvaluateOptions {
   }
 
   void check() const {
-    require(!checkpoint.empty(), "--checkpoint is missing: the folder of a trained model");
     require(!output.empty(), "--output is missing: the folder for metrics.json and report.html");
+    if (!table.empty()) {
+      require(checkpoint.empty(),
+              "--table and --checkpoint: a table is made of earlier evaluations; give one");
+      return;
+    }
+    require(teacher.empty() && baseline.empty(), "--teacher and --baseline belong to --table");
+    require(!checkpoint.empty(), "--checkpoint is missing: the folder of a trained model");
     require(clips >= 2,
             "--clips {}: expected at least 2 (each is also given another one's cameras)", clips);
-    require(first_seed >= 0 && batch >= 1 && threads >= 0 && sheets >= 0 && frames >= 0,
-            "--first_seed, --batch, --threads, --sheets and --frames cannot be negative, --batch "
-            "not 0");
+    require(first_seed >= 0 && batch >= 1 && threads >= 0 && sheets >= 0 && frames >= 0 &&
+                long_latents >= 0,
+            "--first_seed, --batch, --threads, --sheets, --frames and --long cannot be negative, "
+            "--batch not 0");
   }
 };
 
@@ -111,116 +127,6 @@ at::Tensor wrong_path(const std::vector<eval::Commanded>& clips, size_t i, size_
   return path;
 }
 
-std::vector<at::Tensor> to_videos(const at::Tensor& pixels) {
-  return models::to_uint8(pixels).permute({0, 1, 3, 4, 2}).contiguous().unbind(0);
-}
-
-/// Everything that is generated: one list per row, each with a uint8 [F, H, W, 3] video per clip.
-struct Videos {
-  std::vector<at::Tensor> codec, still, model, wrong;
-};
-
-class Generator {
- public:
-  Generator(const EvaluateOptions& options, stream::LoadedModel loaded,
-            const std::vector<eval::Commanded>& clips)
-      : options_(options), loaded_(std::move(loaded)), clips_(clips) {}
-
-  /// @param truths  uint8 [F, H, W, 3] per clip.
-  Videos run(const std::vector<at::Tensor>& truths, const std::vector<at::Tensor>& wrong_paths) {
-    Videos videos;
-    Progress progress("generate", 2 * static_cast<int64_t>(clips_.size()), "clips");
-    for (size_t first = 0; first < clips_.size(); first += static_cast<size_t>(options_.batch)) {
-      const size_t end = std::min(clips_.size(), first + static_cast<size_t>(options_.batch));
-      std::vector<at::Tensor> truth, text, right, wrong;
-      for (size_t i = first; i < end; ++i) {
-        const auto& style = clips_[i].style;
-        truth.push_back(data::to_pixels(truths[i], style.height, style.width));
-        text.push_back(data::caption_embedding(data::caption(*clips_[i].world)));
-        right.push_back(clips_[i].camera_to_world);
-        wrong.push_back(wrong_paths[i]);
-      }
-      const at::Tensor latents = loaded_.codec->encode(at::stack(truth));
-      append(videos.codec, latents);
-      for (size_t i = first; i < end; ++i) {
-        held_out_.push_back(held_out_clip(i, latents[static_cast<int64_t>(i - first)],
-                                          text[i - first], wrong_paths[i]));
-      }
-      const at::Tensor given = latents.narrow(1, 0, options_.given);
-      append(videos.model, generate(at::stack(text), given, at::stack(right), first));
-      progress.update(static_cast<int64_t>(first + end));  // half of this batch's work
-      append(videos.wrong, generate(at::stack(text), given, at::stack(wrong), first));
-      progress.update(2 * static_cast<int64_t>(end));
-    }
-    progress.finish();
-    for (const auto& video : videos.codec) {
-      videos.still.push_back(video.slice(0, 0, 1).expand_as(video).contiguous());
-    }
-    return videos;
-  }
-
-  /// After run(): the camera gap in dB on the first `count` clips; NaN if their length is not one
-  /// the model was made for.
-  double camera_gap(size_t count) {
-    stages::GapOptions gap;
-    gap.causal = loaded_.mode == stream::Mode::kStream;
-    gap.chunk_frames = loaded_.stream.chunk_frames;
-    gap.seed = static_cast<uint64_t>(options_.seed);
-    const int64_t frames = clips_.front().frames();
-    if (gap.causal && (frames % gap.chunk_frames != 0 || frames == gap.chunk_frames)) {
-      return std::numeric_limits<double>::quiet_NaN();
-    }
-    const std::vector<stages::GapClip> judged(
-        held_out_.begin(), held_out_.begin() + static_cast<std::ptrdiff_t>(count));
-    return stages::camera_gap(
-               stages::camera_gap_errors(*loaded_.model, *loaded_.codec, judged, gap))
-        .gap;
-  }
-
- private:
-  stages::GapClip held_out_clip(size_t i, const at::Tensor& latents, const at::Tensor& text,
-                                const at::Tensor& wrong) {
-    const auto& sampler = loaded_.stream;
-    const auto right = camera::make_cameras(clips_[i].camera_to_world, sampler.fx, sampler.fy);
-    stages::GapClip judged;
-    judged.clip.latents = latents;
-    judged.clip.text = text;
-    judged.clip.world_to_camera = right.world_to_camera[0];
-    judged.clip.intrinsics = right.intrinsics[0][0];
-    judged.other_world_to_camera =
-        camera::make_cameras(wrong, sampler.fx, sampler.fy).world_to_camera[0];
-    judged.index = static_cast<int64_t>(i);
-    return judged;
-  }
-
-  void append(std::vector<at::Tensor>& videos, const at::Tensor& latents) {
-    for (const auto& video : to_videos(loaded_.codec->decode(latents.to(at::kCPU)))) {
-      videos.push_back(video);
-    }
-  }
-
-  at::Tensor generate(const at::Tensor& text, const at::Tensor& given, const at::Tensor& poses,
-                      size_t first) {
-    stream::GenerateRequest request;
-    request.mode = loaded_.mode;
-    request.conditions.text = text;
-    request.given_latents = given;
-    request.camera_to_world = poses;
-    request.height = loaded_.info.latent_height;
-    request.width = loaded_.info.latent_width;
-    request.stream = loaded_.stream;
-    // The noise is addressed by the place in the batch: another batch needs another seed.
-    request.stream.seed =
-        static_cast<uint64_t>(options_.seed) + (static_cast<uint64_t>(first) << 32);
-    return stream::generate_latents(loaded_.model, request);
-  }
-
-  const EvaluateOptions& options_;
-  stream::LoadedModel loaded_;
-  const std::vector<eval::Commanded>& clips_;
-  std::vector<stages::GapClip> held_out_;
-};
-
 eval::Sheet clip_sheet(const std::string& title, const eval::Commanded& clip,
                        const at::Tensor& truth, const Videos& videos, size_t i) {
   eval::Sheet sheet;
@@ -252,14 +158,13 @@ std::vector<eval::Sheet> all_sheets(const EvaluateOptions& options,
   return sheets;
 }
 
-std::string describe_sampler(const stream::LoadedModel& loaded) {
-  return fmt::format("{} {} steps, {}", loaded.stream.sigmas.size(),
-                     diffusion::solver_name(loaded.stream.solver),
-                     loaded.mode == stream::Mode::kStream ? "streamed" : "all frames at once");
-}
+/// Where chunk borders and token borders are looked for.
+struct Layout {
+  int64_t chunk_frames, token_pixels;
+};
 
 std::vector<eval::EvaluationRow> judge(const std::vector<eval::Commanded>& clips,
-                                       const Videos& videos, int threads) {
+                                       const Videos& videos, const Layout& layout, int threads) {
   auto judges = eval::make_judges(clips, threads);
   const auto row = [&](const char* key, const char* name, const std::vector<at::Tensor>& all) {
     const std::vector<at::Tensor> scored(all.begin(),
@@ -267,11 +172,30 @@ std::vector<eval::EvaluationRow> judge(const std::vector<eval::Commanded>& clips
     return eval::make_row(key, name, eval::score_clips(judges, scored, threads));
   };
   for (size_t i = 0; i < judges.size(); ++i) {
+    judges[i]->set_layout(layout.chunk_frames, layout.token_pixels);
     judges[i]->set_reference(videos.codec[i]);
   }
   return {row("truth", "truth through the codec", videos.codec),
           row("still", "still picture", videos.still), row("model", "model", videos.model),
           row("wrong", "model, cameras of other clips", videos.wrong)};
+}
+
+/// Latency, with as many steps as a user gets who says nothing, and the long stream.
+void measure_stream(const EvaluateOptions& options, const stream::LoadedModel& loaded,
+                    const eval::Commanded& clip, eval::Evaluation& evaluation, int threads) {
+  auto timed = loaded;
+  const auto choice = stream::choose_sampler(loaded.info, options.sampler, options.checkpoint);
+  timed.stream.solver = choice.solver;
+  timed.stream.sigmas = choice.sigmas;
+  timed.stream.first_chunk_sigmas = choice.first_chunk_sigmas;
+  evaluation.chunk_frames =
+      loaded.mode == stream::Mode::kStream ? loaded.stream.chunk_frames : clip.frames();
+  evaluation.latency = measure_latency(timed, clip, open_device(options.device));
+  if (options.long_latents > 0) {
+    evaluation.drift =
+        stream_long(loaded, clip.style,
+                    {options.long_latents, options.long_worlds, options.first_seed, threads});
+  }
 }
 
 eval::Evaluation evaluate_checkpoint(const EvaluateOptions& options, int threads) {
@@ -289,16 +213,8 @@ eval::Evaluation evaluate_checkpoint(const EvaluateOptions& options, int threads
   auto loaded = stream::open_model(options.checkpoint, sampler, device);
   const auto info = loaded.info;
   require_writable(std::filesystem::path(options.output) / "report.html");
-  data::WorldStyle style;
-  style.name = options.style;
-  style.height = info.latent_height * loaded.codec->spatial_factor();
-  style.width = info.latent_width * loaded.codec->spatial_factor();
+  const auto style = world_style(info, *loaded.codec, options.style);
   const int64_t frames = options.frames > 0 ? options.frames : info.latent_frames;
-  require(loaded.model->text_dim() == data::caption_embedding("").size(1),
-          "{}: the model reads text states of width {}; only models of the built-in captions "
-          "(width {}) can be evaluated on "
-          "procedural worlds",
-          options.checkpoint, loaded.model->text_dim(), data::caption_embedding("").size(1));
   evaluation.checkpoint = options.checkpoint;
   evaluation.model = info.model;
   evaluation.stage = info.stage;
@@ -308,6 +224,8 @@ eval::Evaluation evaluate_checkpoint(const EvaluateOptions& options, int threads
       eval::reconstruct_real_clips(options.real, *loaded.codec, style.height, style.width);
 
   const auto clips = command_clips(options, style, frames);
+  world_text(*loaded.model, *clips.front().world, options.checkpoint);
+  measure_stream(options, loaded, clips.front(), evaluation, threads);
   const auto scored = static_cast<size_t>(options.clips);
   std::vector<at::Tensor> truths(clips.size()), wrong_paths;
   eval::for_each_clip(clips.size(), threads,
@@ -316,15 +234,41 @@ eval::Evaluation evaluate_checkpoint(const EvaluateOptions& options, int threads
     wrong_paths.push_back(i < scored ? wrong_path(clips, i, 0, scored)
                                      : wrong_path(clips, i, scored, clips.size()));
   }
-  Generator generator(options, std::move(loaded), clips);
+  const Layout layout{loaded.stream.chunk_frames, token_pixels(*loaded.model, *loaded.codec)};
+  ClipGenerator generator({options.batch, options.given, static_cast<uint64_t>(options.seed)},
+                          std::move(loaded), clips);
   const Videos videos = generator.run(truths, wrong_paths);
   evaluation.camera_gap = generator.camera_gap(scored);
   evaluation.clips.assign(clips.begin(), clips.begin() + options.clips);
-  evaluation.rows = judge(evaluation.clips, videos, threads);
+  evaluation.rows = judge(evaluation.clips, videos, layout, threads);
   evaluation.sheets = all_sheets(options, clips, truths, videos);
   evaluation.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return evaluation;
+}
+
+/// --table: several evaluations side by side.
+int tabulate(const EvaluateOptions& options) {
+  eval::StageTable table;
+  table.teacher = options.teacher;
+  table.baseline = options.baseline;
+  for (const auto& entry : options.table) {
+    const size_t equals = entry.find('=');
+    require(equals != std::string::npos && equals > 0 && equals + 1 < entry.size(),
+            "--table: '{}': expected NAME=FOLDER, the folder of an evaluation", entry);
+    table.rows.push_back(eval::read_stage_row(entry.substr(0, equals), entry.substr(equals + 1)));
+  }
+  for (const auto& path : options.metrics_jsonl) {
+    table.training.push_back(eval::read_training_log(path));
+  }
+  eval::check(table);
+  const std::filesystem::path folder = options.output;
+  const std::string markdown = eval::to_markdown(table);
+  atomic_write(folder / "table.md", markdown);
+  atomic_write(folder / "table.json", eval::to_json(table).dump(1) + "\n");
+  atomic_write(folder / "report.html", eval::to_html(table));
+  fmt::print("{}\n{}\n", markdown, (folder / "report.html").string());
+  return kExitDone;
 }
 
 int evaluate(comm::World& world, int argc, char** argv) {
@@ -339,6 +283,9 @@ int evaluate(comm::World& world, int argc, char** argv) {
   require(world.size() == 1,
           "minwm evaluate runs on one rank (it uses threads), not on {}: start it without mpirun",
           world.size());
+  if (!options.table.empty()) {
+    return tabulate(options);
+  }
   const int threads = options.threads > 0 ? static_cast<int>(options.threads)
                                           : static_cast<int>(std::thread::hardware_concurrency());
   auto evaluation = evaluate_checkpoint(options, std::max(threads, 1));
