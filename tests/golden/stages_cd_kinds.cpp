@@ -66,14 +66,30 @@ class Training {
     optimizer_->step(options_.lr);
     ema_.update();
     const double atol = case_.config.value("param_after_atol", case_.atol);
-    compare_updated(case_, report, prefix + "param_after/", named_tensors(*student), prefix,
+    places_.push_back(prefix);
+    compare_updated(case_, report, prefix + "param_after/", named_tensors(*student), places_,
                     options_.lr, index + 1, atol);
-    compare_updated(case_, report, prefix + "ema_after/", named_tensors(*average), prefix,
+    compare_updated(case_, report, prefix + "ema_after/", named_tensors(*average), places_,
                     options_.lr, index + 1, atol);
   }
 
-  /// The teacher's last two flows, [conditional, unconditional], before any cast.
-  std::vector<at::Tensor> teacher_flows() const { return teacher->forwards.back().flow.chunk(2); }
+  /// The teacher's flows of a step, [conditional, unconditional], before any cast. Guidance 1 needs
+  /// no unconditional one: it is asked for here.
+  std::vector<at::Tensor> teacher_flows(const ConsistencyTerms& terms, const data::Batch& batch,
+                                        const ConsistencyOptions& options) const {
+    const at::Tensor flow = teacher->forwards.back().flow;
+    if (options.guidance != 1) {
+      return flow.chunk(2);
+    }
+    models::ForwardInput input;
+    input.latents = terms.noisy;
+    input.timestep = terms.from.timestep;
+    input.conditions = batch.conditions.with_text_of(options.negative);
+    input.clean_latents = batch.latents;
+    input.chunk_frames = options.chunk_frames;
+    at::NoGradGuard constant;
+    return {flow, teacher->forward(input).to(at::kFloat)};
+  }
 
  private:
   /// Muon rounds gradients to bfloat16 and then amplifies small singular values: the last bit of a
@@ -104,6 +120,7 @@ class Training {
   train::NamedParameters parameters_;
   train::Ema ema_;
   std::unique_ptr<train::Optimizer> optimizer_;
+  std::vector<std::string> places_;  // of the gradients so far
 };
 
 at::Tensor interval_of(const at::Tensor& index, const at::Tensor& latents) {
@@ -139,7 +156,7 @@ void replay_wan(const Case& c, Report& report) {
     report.compare(prefix + "timestep_next", terms.to.timestep, c.out(prefix + "timestep_next"));
     report.compare(prefix + "latent_t", terms.noisy, c.out(prefix + "latent_t"));
     report.compare(prefix + "latent_t_next", terms.stepped, c.out(prefix + "latent_t_next"));
-    const auto flows = training.teacher_flows();
+    const auto flows = training.teacher_flows(terms, batch, options);
     report.compare(prefix + "teacher_v_cond", flows[0], c.out(prefix + "teacher_v_cond"));
     report.compare(prefix + "teacher_v_uncond", flows[1], c.out(prefix + "teacher_v_uncond"));
     training.step(terms, prefix, k, report);
@@ -171,7 +188,7 @@ void replay_hy(const Case& c, Report& report) {
   report.compare("sigma_next", terms.to.sigma.select(1, 0), c.out("sigma_next"));
   report.compare("latent_t", swap_layout(terms.noisy), c.out("latent_t"));
   report.compare("latent_t_next", swap_layout(terms.stepped), c.out("latent_t_next"));
-  const auto flows = training.teacher_flows();
+  const auto flows = training.teacher_flows(terms, batch, options);
   report.compare("teacher_v_cond", swap_layout(flows[0]), c.out("teacher_v_cond"));
   report.compare("teacher_v_uncond", swap_layout(flows[1]), c.out("teacher_v_uncond"));
   training.step(terms, "", 0, report);

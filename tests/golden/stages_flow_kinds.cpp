@@ -28,7 +28,7 @@ void replay_wan(const Case& c, Report& report) {
   FlowDraws draws;
   draws.noise = c.in("noise");
   draws.sigma = levels.take(c.in("timestep_index"));
-  if (integer(c, "noise_augmentation_max_timestep") > 0) {
+  if (causal && integer(c, "noise_augmentation_max_timestep") > 0) {
     draws.clean_sigma = levels.take(c.in("aug_timestep_index"));
   }
   const auto model = standin(c);

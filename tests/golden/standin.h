@@ -74,11 +74,17 @@ void compare_stage_gradients(const Case& c, Report& report, const torch::nn::Mod
                              const std::string& prefix = "");
 
 /// Every out/<prefix>NAME against the tensors `ours`, by name: parameters after `steps` optimizer
-/// steps at rate `lr`. Where the gradient grad/<gradients>NAME is below 1e-4 of its largest entry
-/// (noise decides the direction of Adam's step there), 2 lr steps of difference are allowed.
+/// steps at rate `lr`. Where one of the gradients grad/<gradients>NAME is below 1e-4 of its largest
+/// entry (noise decides the direction of Adam's step there), 2 lr steps of difference are allowed.
 void compare_updated(const Case& c, Report& report, const std::string& prefix,
-                     const std::map<std::string, at::Tensor>& ours, const std::string& gradients,
-                     double lr, int64_t steps, double atol);
+                     const std::map<std::string, at::Tensor>& ours,
+                     const std::vector<std::string>& gradients, double lr, int64_t steps,
+                     double atol);
+inline void compare_updated(const Case& c, Report& report, const std::string& prefix,
+                            const std::map<std::string, at::Tensor>& ours,
+                            const std::string& gradients, double lr, int64_t steps, double atol) {
+  compare_updated(c, report, prefix, ours, std::vector{gradients}, lr, steps, atol);
+}
 
 /// A module's parameters by name, detached.
 std::map<std::string, at::Tensor> named_tensors(const torch::nn::Module& module);

@@ -141,8 +141,8 @@ TEST_P(BothStages, DroppedTextIsAllZeros) {
   int64_t dropped = 0;
   for (int64_t i = 0; i < 20; ++i) {
     const bool kept = given.text_kept[i].item<bool>();
-    EXPECT_TRUE(
-        at::equal(model->last.conditions.text[i], kept ? batch.conditions.text[i] : at::zeros({4, 5})));
+    EXPECT_TRUE(at::equal(model->last.conditions.text[i],
+                          kept ? batch.conditions.text[i] : at::zeros({4, 5})));
     dropped += kept ? 0 : 1;
   }
   EXPECT_GT(dropped, 3);
@@ -195,6 +195,41 @@ TEST(FlowLoss, TheBellWeighsTheMiddleMost) {
   };
   EXPECT_GT(ratio(0.5), ratio(0.9));
   EXPECT_GT(ratio(0.9), ratio(0.999));
+}
+
+TEST(FlowLoss, MayCompareCleanLatentsOnTheLastFramesOnly) {
+  FlowOptions options;
+  options.compare = "clean";
+  options.last_frames = 3;
+  const auto batch = make_batch(2);
+  const FlowDraws given = draw_flow(batch, {1, 0, 0}, options, true);
+  const auto terms = flow_loss(*zero_model(), batch, given, options, true);
+  const at::Tensor error = (terms.noisy - batch.latents).slice(1, kFrames - 3);
+  EXPECT_NEAR(terms.loss.item<double>(), error.square().mean().item<double>(), 1e-5);
+}
+
+TEST(FlowLoss, AMaskMakesOneMeanOfTheElementsThatCount) {
+  const auto batch = make_batch(2);
+  FlowDraws given = draw_flow(batch, {1, 0, 0}, {}, false);
+  given.mask = at::zeros_like(batch.latents);
+  given.mask[0].narrow(0, 0, 2).fill_(1);
+  given.mask[1].narrow(0, 0, 5).fill_(1);
+  const at::Tensor error = (given.noise - batch.latents).square();
+  const double expected =
+      (error * given.mask).sum().item<double>() / given.mask.sum().item<double>();
+  EXPECT_NEAR(flow_loss(*zero_model(), batch, given, {}, false).loss.item<double>(), expected,
+              1e-5);
+}
+
+TEST(FlowLoss, AGivenFrameStaysCleanUnderTheReferencesTable) {
+  FlowOptions options;
+  options.table_sigma = options.bfloat16_timestep = true;
+  options.clean_first = 1;
+  const auto batch = make_batch(2);
+  const auto model = zero_model();
+  flow_loss(*model, batch, draw_flow(batch, {1, 0, 0}, options, true), options, true);
+  EXPECT_TRUE(at::equal(model->last.latents.select(1, 0), batch.latents.select(1, 0)));
+  EXPECT_EQ(model->last.timestep.select(1, 0).abs().max().item<double>(), 0);
 }
 
 TEST(Density, HasItsMomentsAndStaysInRange) {
