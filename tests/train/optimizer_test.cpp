@@ -45,8 +45,9 @@ TEST(Muon, ReplaysTheReferenceStepByStep) {
   }
   const Safetensors reference(file);
   const auto config = nlohmann::json::parse(reference.metadata().at("config"));
-  const double rtol = std::stod(reference.metadata().at("rtol")),
-               atol = std::stod(reference.metadata().at("atol"));
+  // Far inside the case's own tolerance: with all rounding points right nothing but float32 sums
+  // differs, and one that is wrong moves weights by 1e-3 here.
+  constexpr double rtol = 1e-5, atol = 1e-6;
   NamedParameters parameters;
   for (const auto& name : reference.names()) {
     if (name.starts_with("param/")) {
