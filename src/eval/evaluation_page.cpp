@@ -59,8 +59,8 @@ Table rows_table(const Evaluation& evaluation) {
        "change where chunks begin over change inside them, relative to the exact video "
        "through the codec: 1 = as smooth"},
       {"grid",
-       "neighbours across token borders differ this many times as much as others: 1 = no "
-       "grid"}};
+       "how much more neighbours across token borders differ than others, relative to the "
+       "exact video: 1 = no grid"}};
   for (size_t i = 0; i < evaluation.rows.size(); ++i) {
     const RowScores& p = evaluation.rows[i].pooled;
     table.rows.push_back({evaluation.rows[i].name, cell(p.best_scale, 2),

@@ -118,7 +118,8 @@ ClipScores Judge::score(const at::Tensor& video) const {
   scores.sharpness = ratio(mean_gradient(judged), reference_gradient_);
   scores.flicker = temporal_flickering(video);
   scores.border_flicker = ratio(border_ratio(video, chunk_frames_), reference_borders_);
-  scores.tile_grid = tile_grid(judged, token_pixels_);
+  scores.tile_grid =
+      ratio(tile_grid(judged, token_pixels_), tile_grid(rerender_.truth(), token_pixels_));
   return scores;
 }
 

@@ -18,6 +18,8 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr int kLossPoints = 160;
 
 enum class From { kFile, kTeacher, kBaseline };
+/// Which of the page's tables a column stands in.
+enum class Part { kBoth, kFollowing, kPicture };
 
 struct Column {
   const char *key, *title, *meaning;
@@ -25,44 +27,58 @@ struct Column {
   /// kFile: a JSON pointer into metrics.json. kTeacher: the column whose value is divided by the
   /// teacher's. kBaseline: the column by whose value the baseline's is divided.
   const char* source;
+  Part part;
   From from = From::kFile;
 };
 
+using enum Part;
 constexpr Column kColumns[] = {
-    {"step", "trained steps", "steps of this stage", 0, "/step"},
-    {"chunk_frames", "chunk", "latents generated together", 0, "/chunk_frames"},
+    {"step", "trained steps", "steps of this stage", 0, "/step", kFollowing},
+    {"chunk_frames", "chunk", "latents generated together", 0, "/chunk_frames", kBoth},
     {"best_scale", "best scale", "amplitude of the commanded path that fits best: 1 as commanded",
-     2, "/rows/model/best_scale/mean"},
+     2, "/rows/model/best_scale/mean", kFollowing},
     {"vs_mirror", "vs mirror, dB", "closer to the commanded path than to its mirror image", 2,
-     "/rows/model/vs_mirror/mean"},
+     "/rows/model/vs_mirror/mean", kFollowing},
     {"top1", "top1", "share of clips whose commanded path beats its 7 rivals", 2,
-     "/rows/model/top1/mean"},
+     "/rows/model/top1/mean", kFollowing},
     {"acc3", "acc3", "share of steps whose picture motion names the commanded key", 2,
-     "/rows/model/acc3/mean"},
+     "/rows/model/acc3/mean", kFollowing},
     {"gain_translation", "gain T", "recovered move over commanded move", 2,
-     "/rows/model/gain_translation/mean"},
+     "/rows/model/gain_translation/mean", kFollowing},
     {"gain_rotation", "gain R", "recovered turn over commanded turn", 2,
-     "/rows/model/gain_rotation/mean"},
+     "/rows/model/gain_rotation/mean", kFollowing},
     {"rotation_error", "RotErr, °", "between recovered and commanded orientation", 1,
-     "/rows/model/rotation_error_degrees/mean"},
-    {"psnr", "PSNR, dB", "against the exact video", 1, "/rows/model/psnr/mean"},
-    {"ssim", "SSIM", "structural similarity to the exact video", 3, "/rows/model/ssim/mean"},
+     "/rows/model/rotation_error_degrees/mean", kFollowing},
+    {"keeps_best_scale", "keeps: best scale", "relative to the teacher's", 2, "best_scale",
+     kFollowing, From::kTeacher},
+    {"psnr", "PSNR, dB", "against the exact video", 1, "/rows/model/psnr/mean", kPicture},
+    {"keeps_psnr", "keeps: PSNR", "relative to the teacher's", 2, "psnr", kPicture, From::kTeacher},
+    {"ssim", "SSIM", "structural similarity to the exact video", 3, "/rows/model/ssim/mean",
+     kPicture},
     {"sharpness", "sharp", "mean gradient relative to the exact video through the codec", 2,
-     "/rows/model/sharpness/mean"},
+     "/rows/model/sharpness/mean", kPicture},
     {"border_flicker", "borders",
      "change at chunk borders over change inside, relative to the exact video: 1 = as smooth", 2,
-     "/rows/model/border_flicker/mean"},
-    {"tile_grid", "grid", "difference across token borders over the rest: 1 = none to be seen", 2,
-     "/rows/model/tile_grid/mean"},
+     "/rows/model/border_flicker/mean", kPicture},
+    {"tile_grid", "grid",
+     "difference across token borders over the rest, relative to the exact video: 1 = no grid", 2,
+     "/rows/model/tile_grid/mean", kPicture},
+    {"long_brightness", "long: brightness",
+     "last quarter of a long stream over its first chunk, the exact video's own change taken out",
+     2, "/long/end_over_start/brightness", kPicture},
+    {"long_sharpness", "long: sharp", "the same of sharpness", 2, "/long/end_over_start/sharpness",
+     kPicture},
+    {"latency_steps", "steps timed", "denoising steps before the first frame, as users get them", 0,
+     "/latency/steps", kPicture},
+    {"first_frames", "frames at once", "video frames that are there then", 0,
+     "/latency/first_frames", kPicture},
     {"first_frame_seconds", "first frame, s",
-     "from the request to the first decoded frames, batch 1", 4, "/latency/first_frame_seconds"},
-    {"frames_per_second", "fps", "video frames per second, batch 1", 0,
-     "/latency/frames_per_second"},
-    {"keeps_best_scale", "keeps: best scale", "relative to the teacher's", 2, "best_scale",
-     From::kTeacher},
-    {"keeps_psnr", "keeps: PSNR", "relative to the teacher's", 2, "psnr", From::kTeacher},
-    {"speed_up", "first frame, x", "the baseline's first-frame latency over this one", 1,
-     "first_frame_seconds", From::kBaseline}};
+     "from the request to the first decoded frames, one clip at a time", 4,
+     "/latency/first_frame_seconds", kPicture},
+    {"speed_up", "speed-up", "the baseline's time to its first frame over this one's", 1,
+     "first_frame_seconds", kPicture, From::kBaseline},
+    {"frames_per_second", "fps", "video frames per second from then on, one clip at a time", 0,
+     "/latency/frames_per_second", kPicture}};
 
 const StageRow* find_row(const StageTable& table, const std::string& name) {
   for (const auto& row : table.rows) {
@@ -86,11 +102,12 @@ double value_of(const StageTable& table, const StageRow& row, const Column& colu
   return keeps ? own / reference : reference / own;
 }
 
-// Columns with at least one number in them.
-std::vector<const Column*> shown_columns(const StageTable& table) {
+// Columns of a part (kBoth: of all) with at least one number in them.
+std::vector<const Column*> shown_columns(const StageTable& table, Part part) {
   std::vector<const Column*> columns;
   for (const auto& column : kColumns) {
-    if (std::any_of(table.rows.begin(), table.rows.end(), [&](const StageRow& row) {
+    const bool wanted = part == kBoth || column.part == kBoth || column.part == part;
+    if (wanted && std::any_of(table.rows.begin(), table.rows.end(), [&](const StageRow& row) {
           return std::isfinite(value_of(table, row, column));
         })) {
       columns.push_back(&column);
@@ -120,16 +137,16 @@ std::string in_one_line(std::string text) {
   return text;
 }
 
-Table page_table(const StageTable& table) {
+Table page_table(const StageTable& table, Part part) {
   Table page;
-  page.columns = {{"stage"}, {"sampler"}};
-  const auto columns = shown_columns(table);
+  page.columns = {{"stage"}};
+  const auto columns = shown_columns(table, part);
   for (const auto* column : columns) {
     page.columns.push_back({column->title, column->meaning});
   }
   for (const auto& row : table.rows) {
-    std::vector<Table::Cell> cells = {{row.name, fmt::format("{}, {}", row.model, row.stage)},
-                                      {row.sampler}};
+    std::vector<Table::Cell> cells = {
+        {row.name, fmt::format("{}, {}: {}", row.model, row.stage, row.sampler)}};
     for (const auto* column : columns) {
       cells.push_back({shown(value_of(table, row, *column), column->digits)});
     }
@@ -217,7 +234,7 @@ nlohmann::ordered_json to_json(const StageTable& table) {
 }
 
 std::string to_markdown(const StageTable& table) {
-  const auto columns = shown_columns(table);
+  const auto columns = shown_columns(table, kBoth);
   std::string head = "| | sampler |", rule = "|---|---|", body, meanings;
   for (const auto* column : columns) {
     head += fmt::format(" {} |", column->title);
@@ -239,26 +256,29 @@ std::string to_markdown(const StageTable& table) {
 std::string to_html(const StageTable& table) {
   HtmlReport report("Stage by stage",
                     fmt::format("{} evaluations on the same unseen worlds", table.rows.size()));
-  report.section("Results", relative_to(table) + "Point at a column's name for its meaning.");
-  report.table(page_table(table));
+  report.section("Does it follow?",
+                 relative_to(table) + "Point at a column's name for its meaning.");
+  report.table(page_table(table, kFollowing));
+  report.section("Picture and speed");
+  report.table(page_table(table, kPicture));
+  report.section("Pictures of the numbers");
   std::vector<std::pair<std::string, std::string>> figures = {
       {bars(table, "Following", "1 = as commanded, or all clips",
             {{"best_scale", "best scale"}, {"top1", "top1"}, {"acc3", "acc3"}}),
        "Best scale: amplitude that fits best. top1: clips that beat all rivals. acc3: right key."},
-      {bars(table, "Picture", "relative to the exact video through the codec",
+      {bars(table, "Picture", "relative to the exact video",
             {{"sharpness", "sharpness"},
              {"border_flicker", "chunk borders"},
              {"tile_grid", "grid"}}),
-       "1 = as the exact video (the grid: none to be seen)."},
+       "1 = as the exact video."},
       {bars(table, "First frame", "seconds", {{"first_frame_seconds", "first frame"}}),
        "From the request to the first decoded frames, one clip at a time."}};
-  report.figures(figures);
   if (const std::string loss = loss_plot(table); !loss.empty()) {
-    report.section("Training");
-    report.figures({{loss,
-                     "Means over equal stretches of steps. Stages have different losses: only "
-                     "the shape of each curve says something."}});
+    figures.emplace_back(loss,
+                         "Means over equal stretches of steps. Stages have different losses: only "
+                         "the shape of each curve says something.");
   }
+  report.figures(figures);
   return report.html();
 }
 

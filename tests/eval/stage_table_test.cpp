@@ -65,7 +65,7 @@ TEST_F(StageTableTest, TheMarkdownHasARowPerEvaluationAndNoColumnWithoutNumbers)
 TEST_F(StageTableTest, ThePageHoldsTheTableAndTheLossCurves) {
   StageTable t = table();
   t.training.push_back({.name = "dmd", .loss = {"dmd", {1, 2}, {.3, .2}}});
-  EXPECT_THAT(to_html(t), AllOf(HasSubstr("Training loss"), HasSubstr("first frame"),
+  EXPECT_THAT(to_html(t), AllOf(HasSubstr("Training loss"), HasSubstr("First frame"),
                                 HasSubstr("bidirectional"), Not(HasSubstr("nan"))));
 }
 

@@ -30,7 +30,9 @@ struct ClipScores {
   /// Change where chunks begin over change inside them, relative to the reference's: 1 = as smooth.
   /// NaN where nothing moves.
   double border_flicker = std::numeric_limits<double>::quiet_NaN();
-  double tile_grid = 0;  ///< of the judged latent frames (video_metrics.h); 1 = none
+  /// Token grid (video_metrics.h) over that of the exact video, which a horizon on a border raises
+  /// above 1 too: 1 = none to be seen.
+  double tile_grid = std::numeric_limits<double>::quiet_NaN();
 };
 
 /// Judges videos of one clip; renders the truth and its rivals once. Shareable between threads.
