@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 
 #include "command.h"
+#include "compare_runs.h"
 #include "minwm/core/device.h"
 #include "minwm/core/error.h"
 #include "minwm/core/files.h"
@@ -14,6 +15,7 @@
 #include "minwm/models/wan/backbone.h"
 #include "minwm/train/gap_evaluation.h"
 #include "minwm/train/loop.h"
+#include "probe.h"
 #include "stage_options.h"
 
 namespace minwm::apps {
@@ -23,13 +25,15 @@ namespace fs = std::filesystem;
 
 struct TrainCommand {
   std::string model = "wan-tiny", init, resume = "auto", device = "cpu", output, codec, eval_store,
-              negative;
+              negative, compare, reference, write_reference;
   std::vector<std::string> stores;
   int64_t seed = 0, eval_every = 250, eval_clips = 24;
   bool dry_run = false;
   train::RunOptions run;
   comm::MeshOptions mesh;
   StageOptions stage;
+  ProbeOptions probe;
+  int64_t probe_every = 0;
 
   void declare(Options& options) {
     options.add("model", &model, "preset: wan-tiny, wan-1.3b, …");
@@ -53,6 +57,15 @@ struct TrainCommand {
     options.add("eval.every", &eval_every,
                 "steps between camera-gap evaluations (one more at the end)");
     options.add("eval.clips", &eval_clips, "held-out clips that are judged");
+    options.add("compare", &compare,
+                "instead of training: lay this run over the reference curve of its recipe");
+    options.add("reference", &reference,
+                "curve to compare with; empty = recipes/MODEL/reference/STAGE.jsonl");
+    options.add("write_reference", &write_reference,
+                "with --compare: make the run the reference, in this file");
+    options.add("probe.every", &probe_every,
+                "steps between probe videos of fixed worlds and paths; 0 = none");
+    probe.declare(options);
     mesh.declare(options);
     run.train.declare(options);
     run.optimizer.declare(options);
@@ -196,6 +209,11 @@ train::RunParts assemble(const TrainCommand& command, const std::string& config,
         {command.stage.causal(), command.stage.chunk_frames(), parts.info.seed}};
     parts.evaluate = train::make_gap_evaluation(options, model, mesh.world);
   }
+  require(command.probe_every == 0 || !command.codec.empty(),
+          "--probe.every needs --data.codec: probes are videos");
+  if (command.probe_every > 0 && mesh.world->rank() == 0 && !command.dry_run) {
+    parts.probe = make_probe(command.probe, model, command.codec, parts.info, command.output);
+  }
   return parts;
 }
 
@@ -245,6 +263,7 @@ int train_stage(TrainCommand command, const std::string& config, comm::World& wo
   }
   command.run.output = command.output;
   command.run.eval_every = command.eval_every;
+  command.run.probe_every = command.probe_every;
   command.run.tokens_per_clip = tokens_per_clip(*model, parts.info);
   train::TrainingRun run(command.run, std::move(parts), mesh);
   spdlog::info("\n{}", text);
@@ -273,6 +292,12 @@ int train_command(comm::World& world, int argc, char** argv) {
   command.declare(parser);
   if (!parser.parse(argc, argv)) {
     return kExitDone;
+  }
+  if (!command.compare.empty()) {
+    require(world.size() == 1, "--compare runs on one rank, not on {}", world.size());
+    return command.write_reference.empty()
+               ? compare_runs(command.compare, command.reference)
+               : write_reference(command.compare, command.write_reference);
   }
   command.validate();
   try {

@@ -225,7 +225,7 @@ void TrainingRun::Impl::show(StepMetrics& metrics) {
   if (evaluate) {
     metrics.more.merge(parts.evaluate());
   }
-  if (probe && ranks().is_first()) {
+  if (probe) {
     parts.probe(completed);
   }
   ema.swap();
