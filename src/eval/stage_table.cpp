@@ -19,7 +19,7 @@ constexpr int kLossPoints = 160;
 
 enum class From { kFile, kTeacher, kBaseline };
 /// Which of the page's tables a column stands in.
-enum class Part { kBoth, kFollowing, kPicture };
+enum class Part { kAll, kFollowing, kPicture, kSpeed };
 
 struct Column {
   const char *key, *title, *meaning;
@@ -34,7 +34,7 @@ struct Column {
 using enum Part;
 constexpr Column kColumns[] = {
     {"step", "trained steps", "steps of this stage", 0, "/step", kFollowing},
-    {"chunk_frames", "chunk", "latents generated together", 0, "/chunk_frames", kBoth},
+    {"chunk_frames", "chunk", "latents generated together", 0, "/chunk_frames", kAll},
     {"best_scale", "best scale", "amplitude of the commanded path that fits best: 1 as commanded",
      2, "/rows/model/best_scale/mean", kFollowing},
     {"vs_mirror", "vs mirror, dB", "closer to the commanded path than to its mirror image", 2,
@@ -69,16 +69,16 @@ constexpr Column kColumns[] = {
     {"long_sharpness", "long: sharp", "the same of sharpness", 2, "/long/end_over_start/sharpness",
      kPicture},
     {"latency_steps", "steps timed", "denoising steps before the first frame, as users get them", 0,
-     "/latency/steps", kPicture},
+     "/latency/steps", kSpeed},
     {"first_frames", "frames at once", "video frames that are there then", 0,
-     "/latency/first_frames", kPicture},
+     "/latency/first_frames", kSpeed},
     {"first_frame_seconds", "first frame, s",
      "from the request to the first decoded frames, one clip at a time", 4,
-     "/latency/first_frame_seconds", kPicture},
+     "/latency/first_frame_seconds", kSpeed},
     {"speed_up", "speed-up", "the baseline's time to its first frame over this one's", 1,
-     "first_frame_seconds", kPicture, From::kBaseline},
+     "first_frame_seconds", kSpeed, From::kBaseline},
     {"frames_per_second", "fps", "video frames per second from then on, one clip at a time", 0,
-     "/latency/frames_per_second", kPicture}};
+     "/latency/frames_per_second", kSpeed}};
 
 const StageRow* find_row(const StageTable& table, const std::string& name) {
   for (const auto& row : table.rows) {
@@ -102,11 +102,11 @@ double value_of(const StageTable& table, const StageRow& row, const Column& colu
   return keeps ? own / reference : reference / own;
 }
 
-// Columns of a part (kBoth: of all) with at least one number in them.
+// Columns of a part (kAll: of all of them) with at least one number in them.
 std::vector<const Column*> shown_columns(const StageTable& table, Part part) {
   std::vector<const Column*> columns;
   for (const auto& column : kColumns) {
-    const bool wanted = part == kBoth || column.part == kBoth || column.part == part;
+    const bool wanted = part == kAll || column.part == kAll || column.part == part;
     if (wanted && std::any_of(table.rows.begin(), table.rows.end(), [&](const StageRow& row) {
           return std::isfinite(value_of(table, row, column));
         })) {
@@ -234,7 +234,7 @@ nlohmann::ordered_json to_json(const StageTable& table) {
 }
 
 std::string to_markdown(const StageTable& table) {
-  const auto columns = shown_columns(table, kBoth);
+  const auto columns = shown_columns(table, kAll);
   std::string head = "| | sampler |", rule = "|---|---|", body, meanings;
   for (const auto* column : columns) {
     head += fmt::format(" {} |", column->title);
@@ -259,9 +259,13 @@ std::string to_html(const StageTable& table) {
   report.section("Does it follow?",
                  relative_to(table) + "Point at a column's name for its meaning.");
   report.table(page_table(table, kFollowing));
-  report.section("Picture and speed");
+  report.section("What does the picture keep?");
   report.table(page_table(table, kPicture));
-  report.section("Pictures of the numbers");
+  report.section("How long does a viewer wait?",
+                 "Time grows with the steps and with the frames that are denoised together: a "
+                 "stream shows its first chunk when that is done.");
+  report.table(page_table(table, kSpeed));
+  report.section("Plots");
   std::vector<std::pair<std::string, std::string>> figures = {
       {bars(table, "Following", "1 = as commanded, or all clips",
             {{"best_scale", "best scale"}, {"top1", "top1"}, {"acc3", "acc3"}}),
