@@ -8,6 +8,7 @@
 #include "minwm/core/error.h"
 #include "minwm/core/options.h"
 #include "minwm/core/safetensors.h"
+#include "minwm/models/codec/codec.h"
 #include "minwm/models/state.h"
 
 namespace minwm::apps {
@@ -130,6 +131,8 @@ void StageOptions::check(const std::string& init) const {
     dmd_.check();
   } else if (stage_ == "consistency") {
     consistency_.check();
+  } else if (stage_ == "ode") {
+    ode_.check();
   }
   if (!init.empty() && !is_safetensors(init)) {
     const auto checkpoint = open(init);
@@ -140,7 +143,8 @@ void StageOptions::check(const std::string& init) const {
             checkpoint.path().string(), from.stage, stage_, sources.front());
     if (stage_ == "dmd" && from.stage == "teacher-forcing") {
       spdlog::warn(
-          "dmd from a teacher-forcing model tends to waxy textures: start from a consistency or ode "
+          "dmd from a teacher-forcing model tends to waxy textures: start from a consistency or "
+          "ode "
           "run");
     }
   }
@@ -174,6 +178,7 @@ void StageOptions::describe(train::CheckpointInfo& info) const {
     info.sampler = dmd_.rollout.solver;
     info.step_list = dmd_.rollout.step_list;
     info.first_chunk_step_list = dmd_.rollout.first_chunk_step_list;
+    info.context_noise = dmd_.rollout.context_noise;
   }
 }
 
@@ -201,32 +206,34 @@ std::shared_ptr<models::Backbone> StageOptions::frozen(const std::string& path,
   return model;
 }
 
-std::shared_ptr<stages::Stage> StageOptions::make(const std::shared_ptr<models::Backbone>& model,
-                                                  const std::string& preset,
-                                                  const std::string& init,
-                                                  const models::Conditions& negative,
-                                                  const MakeModel& make_model) const {
+std::shared_ptr<stages::Stage> StageOptions::make(const StageParts& parts) const {
+  const auto& model = parts.model;
+  auto with_negative = [&](auto options) {
+    options.negative = parts.negative;
+    return options;
+  };
   if (stage_ == "bidirectional") {
-    return std::make_shared<stages::Bidirectional>(model, bidirectional_);
+    return std::make_shared<stages::Bidirectional>(model, with_negative(bidirectional_));
   }
   if (stage_ == "teacher-forcing") {
-    return std::make_shared<stages::TeacherForcing>(model, teacher_forcing_);
+    return std::make_shared<stages::TeacherForcing>(model, with_negative(teacher_forcing_));
   }
   if (stage_ == "ode") {
-    return std::make_shared<stages::OdeRegression>(model, ode_);
+    return std::make_shared<stages::OdeRegression>(model, with_negative(ode_));
   }
   if (stage_ == "consistency") {
-    const auto teacher = frozen(teacher_.empty() ? init : teacher_, "--consistency.teacher",
-                                "teacher-forcing", make_model);
-    const auto average = make_model(preset);
-    auto options = consistency_;
-    options.negative = negative;
-    return std::make_shared<stages::Consistency>(model, teacher, average, std::move(options));
+    const auto teacher = frozen(teacher_.empty() ? parts.init : teacher_, "--consistency.teacher",
+                                "teacher-forcing", parts.make_model);
+    return std::make_shared<stages::Consistency>(model, teacher, parts.make_model(parts.preset),
+                                                 with_negative(consistency_));
   }
-  const auto real = frozen(scores_, "--dmd.scores", "bidirectional", make_model);
-  const auto critic = make_model(preset);
-  load_weights(scores_, preset, *critic);
-  return std::make_shared<stages::Dmd>(model, critic, real, negative, dmd_);
+  const auto real = frozen(scores_, "--dmd.scores", "bidirectional", parts.make_model);
+  const auto critic = parts.make_model(parts.preset);
+  load_weights(scores_, parts.preset, *critic);
+  // Rollouts longer than the scores' clips are shortened, which takes the codec.
+  const auto first_latent_of =
+      parts.codec.empty() ? nullptr : stages::last_frame_encoder(models::open_codec(parts.codec));
+  return std::make_shared<stages::Dmd>(model, critic, real, parts.negative, dmd_, first_latent_of);
 }
 
 }  // namespace minwm::apps

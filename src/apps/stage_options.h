@@ -16,6 +16,19 @@
 
 namespace minwm::apps {
 
+/// Makes a network of a preset on the run's device.
+using MakeModel = std::function<std::shared_ptr<models::Backbone>(const std::string& preset)>;
+
+/// What a run gives its stage.
+struct StageParts {
+  std::shared_ptr<models::Backbone>
+      model;                    ///< its weights are set, or come from a checkpoint later
+  std::string preset, init;     ///< of the model; where its first weights were from
+  models::Conditions negative;  ///< text of unconditional passes; undefined = zeros
+  std::string codec;            ///< file; may be empty
+  MakeModel make_model;
+};
+
 /// The options of all stages. A run uses those of its own.
 class StageOptions {
  public:
@@ -31,15 +44,8 @@ class StageOptions {
   /// @throws Error unless the stage can train on such a store.
   void check_store(const data::StoreLayout& layout, const std::string& path) const;
 
-  /// Makes a network of a preset on the run's device.
-  using MakeModel = std::function<std::shared_ptr<models::Backbone>(const std::string& preset)>;
-  /// The stage on `model`, whose weights are set (`fresh`: by --init; else they come from a
-  /// checkpoint afterwards). Loads the networks that are not trained. `negative` holds the text of
-  /// unconditional passes.
-  std::shared_ptr<stages::Stage> make(const std::shared_ptr<models::Backbone>& model,
-                                      const std::string& preset, const std::string& init,
-                                      const models::Conditions& negative,
-                                      const MakeModel& make_model) const;
+  /// The stage. Loads the networks that are not trained.
+  std::shared_ptr<stages::Stage> make(const StageParts& parts) const;
 
  private:
   std::shared_ptr<models::Backbone> frozen(const std::string& path, const std::string& purpose,
@@ -54,8 +60,8 @@ class StageOptions {
   stages::DmdOptions dmd_;
 };
 
-/// Weights only, into `model`: of a checkpoint (averaged, where there are such), or of a safetensors
-/// file with the model's names. @throws Error if they are of another model.
+/// Weights only, into `model`: of a checkpoint (averaged, where there are such), or of a
+/// safetensors file with the model's names. @throws Error if they are of another model.
 void load_weights(const std::string& path, const std::string& preset, models::Backbone& model);
 
 /// The text of unconditional passes: tensors text [L, D], text_mask, byt5, byt5_mask of a

@@ -192,10 +192,10 @@ std::string summary(const TrainCommand& command, const comm::Mesh& mesh,
 
 train::RunParts assemble(const TrainCommand& command, const std::string& config,
                          const comm::Mesh& mesh, const std::shared_ptr<models::Backbone>& model,
-                         const StageOptions::MakeModel& make_model) {
+                         const MakeModel& make_model) {
   train::RunParts parts;
-  parts.stage = command.stage.make(model, command.model, command.init,
-                                   load_negative(command.negative), make_model);
+  parts.stage = command.stage.make({model, command.model, command.init,
+                                    load_negative(command.negative), command.codec, make_model});
   parts.stores = open_stores(command, *model);
   parts.info = describe(command, parts.stores, config);
   if (!command.codec.empty()) {
@@ -225,8 +225,8 @@ int64_t tokens_per_clip(const models::Backbone& model, const train::CheckpointIn
 }
 
 /// Model of a preset, its device and types set.
-std::shared_ptr<models::Backbone> make_model(const TrainCommand& command,
-                                             const std::string& preset, const c10::Device& device) {
+std::shared_ptr<models::Backbone> make_model(const TrainCommand& command, const std::string& preset,
+                                             const c10::Device& device) {
   auto model = models::make_backbone(preset, static_cast<uint64_t>(command.seed));
   model->to(device);
   model->set_compute_dtype(train::compute_type(command.run.train.compute, device));

@@ -154,7 +154,9 @@ void TrainingRun::Impl::refuse(const std::string& network, const std::string& wh
                                int64_t in_a_row) const {
   const std::string what = fmt::format("step {}: {}: {}", completed + 1, network, why);
   if (in_a_row < options.health.max_bad_steps) {
-    spdlog::warn("{}: this update is not applied ({} in a row)", what, in_a_row);
+    if (ranks().is_first()) {
+      spdlog::warn("{}: this update is not applied ({} in a row)", what, in_a_row);
+    }
     return;
   }
   throw AgreedError(
@@ -199,7 +201,9 @@ void TrainingRun::Impl::update(size_t network, const Outcome& common, StepMetric
   }
   for (const auto& alarm :
        learner.health().alarms(completed + 1, common.loss, common.norm, measured)) {
-    spdlog::warn("step {}: {}", completed + 1, alarm);
+    if (ranks().is_first()) {
+      spdlog::warn("step {}: {}", completed + 1, alarm);
+    }
   }
 }
 

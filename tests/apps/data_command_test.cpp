@@ -37,6 +37,37 @@ TEST(DataFitCodec, RefusesBadOptions) {
   expect_refused(data("fit-codec --chanels 8" + to), "did you mean", file);
 }
 
+TEST(DataFitCodec, RefitGivesAnOldCodecTheNewDecoderAndKeepsItsName) {
+  const TemporaryFolder folder;
+  const std::string old = (folder / "old.safetensors").string();
+  const std::string refitted = (folder / "new.safetensors").string();
+  const std::string same = "fit-codec --worlds 12 --width 32 --height 32 --samples 1";
+  expect_done(
+      data(same + " --patch 4 --channels 8 --decoder block --check_worlds 0 --output " + old));
+  EXPECT_EQ(inspect(old)["codec"], inspect(codec_file())["codec"]);
+  EXPECT_NE(read_file(old), read_file(codec_file()));
+  const std::string before = read_file(old);
+  const Outcome refit = data(same + " --check_worlds 2 --refit " + old + " --output " + refitted);
+  expect_done(refit);
+  EXPECT_THAT(refit.output, AllOf(HasSubstr(", decoder neighbourhood-3x3-"), HasSubstr("\nblock "),
+                                  HasSubstr("\nneighbourhood ")));
+  EXPECT_EQ(read_file(old), before);
+  // The worlds of the first fit: what a fit of codec and decoder at once writes.
+  EXPECT_EQ(read_file(refitted), read_file(codec_file()));
+}
+
+TEST(DataFitCodec, RefitRefusesAnotherLatentSpace) {
+  const TemporaryFolder folder;
+  const fs::path file = folder / "codec.safetensors";
+  const std::string to = " --output " + file.string() + " --refit " + codec_file();
+  expect_refused(data("fit-codec --channels 16" + to), "has 8", file);
+  expect_refused(data("fit-codec --patch 8" + to), "has 4", file);
+  expect_refused(data("fit-codec --decoder block" + to), "--decoder block", file);
+  expect_refused(data("fit-codec --decoder_noise -1" + to), "decoder noise -1", file);
+  expect_refused(data("fit-codec --output " + file.string() + " --refit /nowhere/codec"),
+                 "/nowhere/codec", file);
+}
+
 // ---- synth
 
 TEST(DataSynth, TwoRanksMakeTheStoreOfOne) {

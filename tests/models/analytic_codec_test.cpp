@@ -1,9 +1,8 @@
-// The analytic codec on synthetic video: drifting waves with an exactly known span.
+// The analytic codec on synthetic video.
 
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <numbers>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -14,60 +13,21 @@
 #include "minwm/core/safetensors.h"
 #include "minwm/models/codec/analytic.h"
 #include "tests/core/temporary_folder.h"
+#include "tests/models/waves.h"
 
 namespace minwm::models {
 namespace {
 
+using ::minwm::testing::error_of;
+using ::minwm::testing::TemporaryFolder;
 using ::testing::AllOf;
-using testing::error_of;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
-using testing::TemporaryFolder;
-
-constexpr int64_t kHeight = 32, kWidth = 48;
-
-/// Smooth waves drifting at their own speeds plus a little noise: uint8 [frames, H, W, 3].
-at::Tensor waves(uint64_t seed, int64_t frames, double noise = 2) {
-  RandomStream random(RandomKey{.seed = seed, .purpose = "test.waves"});
-  const at::Tensor t = at::arange(frames, at::kDouble).view({-1, 1, 1, 1});
-  const at::Tensor y = at::arange(kHeight, at::kDouble).view({1, -1, 1, 1});
-  const at::Tensor x = at::arange(kWidth, at::kDouble).view({1, 1, -1, 1});
-  at::Tensor sum = at::full({frames, kHeight, kWidth, 3}, 127.5, at::kDouble);
-  for (int wave = 0; wave < 3; ++wave) {
-    const double angle = 2 * std::numbers::pi * random.uniform();
-    const double length = 12 + 20 * random.uniform(), speed = 2 * random.uniform() - 1;
-    const at::Tensor color = at::tensor({random.uniform(), random.uniform(), random.uniform()});
-    sum += 50 * color *
-           at::sin((std::cos(angle) * x + std::sin(angle) * y + speed * t) *
-                       (2 * std::numbers::pi / length) +
-                   6 * random.uniform());
-  }
-  sum += noise * random_normal(sum.sizes(), {.seed = seed, .purpose = "test.noise"});
-  return sum.round().clamp(0, 255).to(at::kByte);
-}
-
-std::vector<at::Tensor> training_clips() {
-  std::vector<at::Tensor> clips;
-  for (uint64_t seed = 0; seed < 24; ++seed) {
-    clips.push_back(waves(seed, 13));
-  }
-  return clips;
-}
+using namespace minwm::models::testing;
 
 AnalyticCodec fitted(const AnalyticCodecOptions& options = {}) {
   static const std::vector<at::Tensor> clips = training_clips();
   return AnalyticCodec::fit(clips, options);
-}
-
-/// [1, F, 3, H, W] in [-1, 1].
-at::Tensor to_pixels(const at::Tensor& clip) {
-  return (clip.to(at::kFloat) / 127.5 - 1).permute({0, 3, 1, 2}).unsqueeze(0).contiguous();
-}
-
-double psnr(const at::Tensor& a, const at::Tensor& b) {
-  const double mse =
-      (to_uint8(a).to(at::kDouble) - to_uint8(b).to(at::kDouble)).square().mean().item<double>();
-  return 10 * std::log10(255 * 255 / mse);
 }
 
 TEST(AnalyticCodec, StreamingDecodesTheSameBitsAsOneShot) {
