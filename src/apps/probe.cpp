@@ -44,22 +44,13 @@ stream::LoadedModel describe_model(std::shared_ptr<models::Backbone> model,
     overrides.steps = kManySteps;
     overrides.solver = "euler";
   }
-  const auto choice = stream::choose_sampler(info, overrides, "probe");
   stream::LoadedModel loaded;
   loaded.model = std::move(model);
   loaded.codec = models::open_codec(codec);
   loaded.info = info;
   loaded.mode =
       info.stage == "bidirectional" ? stream::Mode::kBidirectional : stream::Mode::kStream;
-  loaded.stream.solver = choice.solver;
-  loaded.stream.sigmas = choice.sigmas;
-  loaded.stream.first_chunk_sigmas = choice.first_chunk_sigmas;
-  loaded.stream.guidance_scale = info.guidance;
-  loaded.stream.context_timestep = info.context_noise;
-  loaded.stream.chunk_frames = info.chunk_frames > 0 ? info.chunk_frames : 4;
-  loaded.stream.window_frames = std::max(info.latent_frames, loaded.stream.chunk_frames);
-  loaded.stream.fx = info.fx;
-  loaded.stream.fy = info.fy;
+  loaded.stream = stream::stream_options(info, overrides, "probe");
   return loaded;
 }
 

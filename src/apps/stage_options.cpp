@@ -179,6 +179,8 @@ void StageOptions::describe(train::CheckpointInfo& info) const {
     info.step_list = dmd_.rollout.step_list;
     info.first_chunk_step_list = dmd_.rollout.first_chunk_step_list;
     info.context_noise = dmd_.rollout.context_noise;
+    info.window_frames = dmd_.rollout.window_frames;
+    info.sink_frames = dmd_.rollout.sink_frames;
   }
 }
 

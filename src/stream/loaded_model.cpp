@@ -4,6 +4,25 @@
 
 namespace minwm::stream {
 
+StreamOptions stream_options(const train::CheckpointInfo& info, const SamplerOverrides& overrides,
+                             const std::string& where) {
+  const SamplerChoice choice = choose_sampler(info, overrides, where);
+  StreamOptions stream;
+  stream.solver = choice.solver;
+  stream.sigmas = choice.sigmas;
+  stream.first_chunk_sigmas = choice.first_chunk_sigmas;
+  stream.guidance_scale = overrides.guidance == 0 ? info.guidance : overrides.guidance;
+  stream.context_timestep = info.context_noise;
+  stream.chunk_frames = info.chunk_frames > 0 ? info.chunk_frames : 4;
+  // As long as the clips it learned from, unless its rollouts had a window of their own.
+  stream.window_frames = std::max(info.window_frames > 0 ? info.window_frames : info.latent_frames,
+                                  stream.chunk_frames);
+  stream.sink_frames = info.sink_frames;
+  stream.fx = info.fx;
+  stream.fy = info.fy;
+  return stream;
+}
+
 LoadedModel open_model(const std::filesystem::path& path, const SamplerOverrides& overrides,
                        const c10::Device& device) {
   train::Checkpoint checkpoint(path);
@@ -20,7 +39,7 @@ LoadedModel open_model(const std::filesystem::path& path, const SamplerOverrides
             checkpoint.path().string(), info.stage, overrides.mode,
             bidirectional ? "bidirectional" : "stream");
   }
-  const SamplerChoice choice = choose_sampler(info, overrides, checkpoint.path().string());
+  loaded.stream = stream_options(info, overrides, checkpoint.path().string());
   loaded.model = models::make_backbone(info.model, info.seed);
   checkpoint.load_model(*loaded.model);
   loaded.model->to(device);
@@ -29,16 +48,6 @@ LoadedModel open_model(const std::filesystem::path& path, const SamplerOverrides
           checkpoint.path().string());
   loaded.codec = models::open_codec(checkpoint.path() / info.codec);
 
-  auto& stream = loaded.stream;
-  stream.solver = choice.solver;
-  stream.sigmas = choice.sigmas;
-  stream.first_chunk_sigmas = choice.first_chunk_sigmas;
-  stream.guidance_scale = overrides.guidance == 0 ? info.guidance : overrides.guidance;
-  stream.context_timestep = info.context_noise;
-  stream.chunk_frames = info.chunk_frames > 0 ? info.chunk_frames : 4;
-  stream.window_frames = std::max(info.latent_frames, stream.chunk_frames);
-  stream.fx = info.fx;
-  stream.fy = info.fy;
   return loaded;
 }
 

@@ -65,6 +65,8 @@ std::string info_to_json(const CheckpointInfo& info) {
       {"first_chunk_step_list", info.first_chunk_step_list},
       {"guidance", info.guidance},
       {"context_noise", info.context_noise},
+      {"window_frames", info.window_frames},
+      {"sink_frames", info.sink_frames},
       {"shift", info.shift},
       {"chunk_frames", info.chunk_frames},
       {"latent_height", info.latent_height},
@@ -92,6 +94,8 @@ CheckpointInfo info_from_json(const std::string& text, const std::string& where)
     info.first_chunk_step_list = json.value("first_chunk_step_list", info.first_chunk_step_list);
     info.guidance = json.value("guidance", info.guidance);
     info.context_noise = json.value("context_noise", info.context_noise);
+    info.window_frames = json.value("window_frames", info.window_frames);
+    info.sink_frames = json.value("sink_frames", info.sink_frames);
     json.at("shift").get_to(info.shift);
     json.at("chunk_frames").get_to(info.chunk_frames);
     json.at("latent_height").get_to(info.latent_height);

@@ -36,6 +36,11 @@ struct SamplerChoice {
 SamplerChoice choose_sampler(const train::CheckpointInfo& info, const SamplerOverrides& overrides,
                              const std::string& where);
 
+/// Everything a stream needs besides model and codec: the chosen sampler, and chunk, window and
+/// intrinsics as recorded. @throws Error as choose_sampler.
+StreamOptions stream_options(const train::CheckpointInfo& info, const SamplerOverrides& overrides,
+                             const std::string& where);
+
 struct LoadedModel {
   std::shared_ptr<models::Backbone> model;
   std::shared_ptr<models::Codec> codec;

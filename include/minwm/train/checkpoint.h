@@ -29,6 +29,7 @@ struct CheckpointInfo {
   double context_noise = 0;  ///< timestep at which generated chunks are committed to the cache
   double shift = 0;
   int64_t chunk_frames = 0;
+  int64_t window_frames = 0, sink_frames = 0;  ///< attention window of its rollouts; 0 = the clip
   int64_t latent_height = 0, latent_width = 0, latent_frames = 0;
   double fx = 0, fy = 0;  ///< normalised intrinsics trained with
 };
