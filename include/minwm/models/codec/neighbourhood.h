@@ -11,10 +11,10 @@ struct NeighbourhoodOptions {
   int64_t reach = 1;  ///< blocks on every side: 1 = 3 x 3 latent vectors
   /// Standard deviation of the Gaussian noise that the latents are taken to have, in latent units
   /// (their mean square is 1): what a network generates is never exact.
-  double noise = 0.1;
+  double noise = 0.15;
   /// Strength of the pull towards decoding the block alone, in blocks seen. It decides where the
   /// clips are few, and fades where they are many.
-  double ridge = 1000;
+  double ridge = 200;
 
   void check() const;  ///< @throws Error naming the option and its range
 };
