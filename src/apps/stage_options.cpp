@@ -189,9 +189,12 @@ void StageOptions::check_store(const data::StoreLayout& layout, const std::strin
     stages::require_ode_levels(layout.ode_sigmas, ode_, path);
   }
   const int64_t chunk = chunk_frames();
+  const std::string section = stage_ == "teacher-forcing" ? "teacher_forcing"
+                              : stage_ == "dmd"           ? "rollout"
+                                                          : stage_;
   require(chunk == 0 || layout.frames % chunk == 0,
-          "{}: clips of {} latents are not a multiple of the chunk of {}", path, layout.frames,
-          chunk);
+          "{}: clips of {} latents are not a multiple of {}.chunk_frames {}", path, layout.frames,
+          section, chunk);
 }
 
 std::shared_ptr<models::Backbone> StageOptions::frozen(const std::string& path,

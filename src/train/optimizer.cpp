@@ -30,13 +30,39 @@ void OptimizerOptions::declare(Options& options) {
   options.add("optimizer.muon_min_side", &muon_min_side, "smaller matrices are left to AdamW");
   options.add("optimizer.muon_one_dim_rule", &muon_one_dim_rule,
               "the reference's rule for vectors instead of AdamW");
-  options.add_choice("optimizer.schedule", &schedule, {"constant", "linear", "cosine"},
+  options.add_choice("optimizer.schedule", &schedule,
+                     {"constant", "linear", "cosine", "restarts", "polynomial", "piecewise"},
                      "learning rate after warm-up");
   options.add("optimizer.warmup", &warmup, "steps of linear warm-up");
   options.add("optimizer.decay_fraction", &decay_fraction,
               "share of the run over which a constant rate falls at the end");
   options.add("optimizer.final_ratio", &final_ratio, "the rate ends at this share of lr");
+  options.add("optimizer.cycles", &cycles, "restarts: how often the cosine falls to 0");
+  options.add("optimizer.power", &power, "polynomial: power of the remaining share of the run");
+  options.add("optimizer.pieces", &pieces,
+              "piecewise: factor,step,factor,step,…,factor; a factor of lr up to each step");
 }
+
+namespace {
+
+double piecewise(const std::vector<double>& pieces, int64_t step) {
+  require(pieces.size() % 2 == 1, "optimizer.pieces: expected factor,step,factor,…,factor");
+  for (size_t i = 3; i < pieces.size(); i += 2) {
+    require(pieces[i] > pieces[i - 2], "optimizer.pieces: step {} does not come after step {}",
+            pieces[i], pieces[i - 2]);
+  }
+  size_t piece = 0;
+  while (piece + 1 < pieces.size() && static_cast<double>(step) >= pieces[piece + 1]) {
+    piece += 2;
+  }
+  return pieces[piece];
+}
+
+double half_cosine(double progress) {
+  return 0.5 * (1 + std::cos(std::numbers::pi * progress));
+}
+
+}  // namespace
 
 double learning_rate(const OptimizerOptions& o, int64_t step, int64_t steps) {
   if (step < o.warmup) {
@@ -48,8 +74,17 @@ double learning_rate(const OptimizerOptions& o, int64_t step, int64_t steps) {
     return o.lr * (1 - progress * (1 - o.final_ratio));
   }
   if (o.schedule == "cosine") {
-    return o.lr * (o.final_ratio +
-                   (1 - o.final_ratio) * 0.5 * (1 + std::cos(std::numbers::pi * progress)));
+    return o.lr * (o.final_ratio + (1 - o.final_ratio) * half_cosine(progress));
+  }
+  if (o.schedule == "restarts") {
+    const double turn = progress * static_cast<double>(o.cycles);
+    return progress >= 1 ? 0 : o.lr * half_cosine(turn - std::floor(turn));
+  }
+  if (o.schedule == "polynomial") {
+    return o.lr * (o.final_ratio + (1 - o.final_ratio) * std::pow(1 - progress, o.power));
+  }
+  if (o.schedule == "piecewise") {
+    return o.lr * piecewise(o.pieces, step);
   }
   const double decay_from = static_cast<double>(steps) * (1 - o.decay_fraction);
   if (o.decay_fraction > 0 && static_cast<double>(step) > decay_from) {

@@ -191,7 +191,7 @@ TEST_F(TrainCommand, WrongUseIsOneLine) {
   expect_refused(shell(kProgram + " train --config " + (folder_ / "typo.ini").string()),
                  {"typo.ini:3", "optimizer.clpi", "optimizer.clip"});
   expect_refused(train("--stage bidirectionel"),
-                 {"--stage bidirectionel: expected bidirectional or teacher-forcing"});
+                 {"--stage bidirectionel: expected bidirectional", "did you mean bidirectional?"});
   expect_refused(train("--model wan-tinny"), {"wan-tinny", "wan-tiny"});
   expect_refused(train("--train.micro_batch 3"), {"train.micro_batch 3", "2 clips"});
   expect_refused(train("--parallel.context 2"), {"parallel.context 2"});

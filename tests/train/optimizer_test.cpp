@@ -225,6 +225,45 @@ TEST(LearningRate, LinearAndCosineEndAtTheFinalShare) {
   }
 }
 
+TEST(LearningRate, RestartsFallToZeroInEveryCycle) {
+  OptimizerOptions options;
+  options.lr = 2;
+  options.schedule = "restarts";
+  options.cycles = 4;
+  EXPECT_DOUBLE_EQ(learning_rate(options, 0, 80), 2);
+  EXPECT_NEAR(learning_rate(options, 10, 80), 1, 1e-12);
+  EXPECT_NEAR(learning_rate(options, 19, 80), 2 * 0.5 * (1 + std::cos(M_PI * 0.95)), 1e-12);
+  EXPECT_DOUBLE_EQ(learning_rate(options, 20, 80), 2);
+  EXPECT_DOUBLE_EQ(learning_rate(options, 80, 80), 0);
+}
+
+TEST(LearningRate, PolynomialEndsAtTheFinalShare) {
+  OptimizerOptions options;
+  options.lr = 1;
+  options.schedule = "polynomial";
+  options.power = 2;
+  options.final_ratio = 0.2;
+  EXPECT_DOUBLE_EQ(learning_rate(options, 0, 10), 1);
+  EXPECT_NEAR(learning_rate(options, 5, 10), 0.2 + 0.8 * 0.25, 1e-12);
+  EXPECT_NEAR(learning_rate(options, 10, 10), 0.2, 1e-12);
+}
+
+TEST(LearningRate, PiecewiseHoldsAFactorUpToEachStep) {
+  OptimizerOptions options;
+  options.lr = 2;
+  options.schedule = "piecewise";
+  options.pieces = {1, 10, 0.5, 20, 0.05};
+  EXPECT_DOUBLE_EQ(learning_rate(options, 9, 100), 2);
+  EXPECT_DOUBLE_EQ(learning_rate(options, 10, 100), 1);
+  EXPECT_DOUBLE_EQ(learning_rate(options, 19, 100), 1);
+  EXPECT_DOUBLE_EQ(learning_rate(options, 20, 100), 0.1);
+  options.pieces = {1, 20, 0.5, 10, 0.1};
+  EXPECT_THAT(error_of([&] { learning_rate(options, 0, 100); }),
+              HasSubstr("step 10 does not come"));
+  options.pieces = {1, 20};
+  EXPECT_THAT(error_of([&] { learning_rate(options, 0, 100); }), HasSubstr("factor,step,factor"));
+}
+
 TEST(LearningRate, ConstantIsConstant) {
   OptimizerOptions options;
   EXPECT_EQ(learning_rate(options, 0, 10), options.lr);

@@ -30,11 +30,16 @@ struct OptimizerOptions {
   int64_t muon_min_side = 1;  ///< matrices with a side below this are left to AdamW
   bool muon_one_dim_rule =
       true;  ///< the reference's 1-D rule (eps before bias correction) instead of AdamW for vectors
-  std::string schedule = "constant";  ///< constant, linear, cosine
-  int64_t warmup = 0;                 ///< steps of linear warm-up
+  /// After warm-up: constant, linear, cosine, restarts (cosine from the full rate `cycles` times),
+  /// polynomial, piecewise (spec stages 12).
+  std::string schedule = "constant";
+  int64_t warmup = 0;  ///< steps of linear warm-up
   double decay_fraction =
       0;  ///< constant: share of the run, at its end, over which lr falls linearly …
-  double final_ratio = 0;          ///< … to this share of lr (linear and cosine end there too)
+  double final_ratio = 0;  ///< … to this share of lr (all but restarts and piecewise end there too)
+  int64_t cycles = 1;      ///< restarts: how often the cosine falls to 0
+  double power = 1;        ///< polynomial: of the remaining share of the run
+  std::vector<double> pieces;      ///< piecewise: factor, first step of the next piece, factor, …
   void declare(Options& options);  ///< section "optimizer"
 };
 
