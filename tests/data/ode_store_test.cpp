@@ -19,25 +19,14 @@ using data::testing::ode_layout;
 using data::testing::same;
 using data::testing::sample;
 using data::testing::small_layout;
+using data::testing::write_store;
+using data::testing::writer_of;
 using minwm::testing::error_of;
 using minwm::testing::TemporaryFolder;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 using Stores = std::vector<std::shared_ptr<const LatentStore>>;
-
-LatentStoreWriter writer_of(const fs::path& path, int64_t capacity, const StoreLayout& layout) {
-  return LatentStoreWriter(path, layout, capacity, comm::self_communicator());
-}
-
-/// A finished store of `count` samples.
-void write_store(const fs::path& path, int64_t count, const StoreLayout& layout = small_layout()) {
-  LatentStoreWriter writer = writer_of(path, count, layout);
-  for (int64_t i = 0; i < count; ++i) {
-    writer.write(i, sample(i, layout));
-  }
-  ASSERT_TRUE(writer.close());
-}
 
 TEST(OdeStore, TrajectoriesComeBackWithTheirLevels) {
   const TemporaryFolder folder;

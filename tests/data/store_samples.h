@@ -1,7 +1,10 @@
 #pragma once
 // Clips that tests of the latent store and the loader write and recognise.
 
+#include <filesystem>
 #include <string>
+
+#include <gtest/gtest.h>
 
 #include <ATen/ATen.h>
 #include <spdlog/fmt/fmt.h>
@@ -64,6 +67,21 @@ inline Clip sample(int64_t i, const StoreLayout& layout = small_layout()) {
   clip.intrinsics = at::eye(3);
   clip.intrinsics[0][2] = clip.intrinsics[1][2] = 0.5;
   return clip;
+}
+
+inline LatentStoreWriter writer_of(const std::filesystem::path& path, int64_t capacity,
+                                   const StoreLayout& layout = small_layout()) {
+  return LatentStoreWriter(path, layout, capacity, comm::self_communicator());
+}
+
+/// A finished store of `count` samples.
+inline void write_store(const std::filesystem::path& path, int64_t count,
+                        const StoreLayout& layout = small_layout()) {
+  LatentStoreWriter writer = writer_of(path, count, layout);
+  for (int64_t i = 0; i < count; ++i) {
+    writer.write(i, sample(i, layout));
+  }
+  ASSERT_TRUE(writer.close());
 }
 
 inline bool same(const Clip& a, const Clip& b) {
