@@ -42,13 +42,6 @@ train::Checkpoint open(const std::string& path) {
   return train::Checkpoint(given.filename() == "state.h5" ? given.parent_path() : given);
 }
 
-void freeze(models::Backbone& model) {
-  for (auto& p : model.parameters()) {
-    p.requires_grad_(false);
-  }
-  model.eval();
-}
-
 }  // namespace
 
 void load_weights(const std::string& path, const std::string& preset, models::Backbone& model) {
@@ -197,17 +190,15 @@ void StageOptions::check_store(const data::StoreLayout& layout, const std::strin
           section, chunk);
 }
 
-std::shared_ptr<models::Backbone> StageOptions::frozen(const std::string& path,
-                                                       const std::string& purpose,
-                                                       const std::string& wanted_stage,
-                                                       const MakeModel& make_model) const {
+std::shared_ptr<models::Backbone> StageOptions::constant_network(
+    const std::string& path, const std::string& purpose, const std::string& wanted_stage,
+    const MakeModel& make_model) const {
   const auto checkpoint = open(path);
   require(checkpoint.info().stage == wanted_stage,
           "{} {}: was trained by stage '{}', expected a {} run", purpose,
           checkpoint.path().string(), checkpoint.info().stage, wanted_stage);
   auto model = make_model(checkpoint.info().model);
   checkpoint.load_model(*model);
-  freeze(*model);
   return model;
 }
 
@@ -227,12 +218,13 @@ std::shared_ptr<stages::Stage> StageOptions::make(const StageParts& parts) const
     return std::make_shared<stages::OdeRegression>(model, with_negative(ode_));
   }
   if (stage_ == "consistency") {
-    const auto teacher = frozen(teacher_.empty() ? parts.init : teacher_, "--consistency.teacher",
-                                "teacher-forcing", parts.make_model);
+    const auto teacher =
+        constant_network(teacher_.empty() ? parts.init : teacher_, "--consistency.teacher",
+                         "teacher-forcing", parts.make_model);
     return std::make_shared<stages::Consistency>(model, teacher, parts.make_model(parts.preset),
                                                  with_negative(consistency_));
   }
-  const auto real = frozen(scores_, "--dmd.scores", "bidirectional", parts.make_model);
+  const auto real = constant_network(scores_, "--dmd.scores", "bidirectional", parts.make_model);
   const auto critic = parts.make_model(parts.preset);
   load_weights(scores_, parts.preset, *critic);
   // Rollouts longer than the scores' clips are shortened, which takes the codec.

@@ -48,9 +48,11 @@ class StageOptions {
   std::shared_ptr<stages::Stage> make(const StageParts& parts) const;
 
  private:
-  std::shared_ptr<models::Backbone> frozen(const std::string& path, const std::string& purpose,
-                                           const std::string& wanted_stage,
-                                           const MakeModel& make_model) const;
+  /// A network that the stage freezes: averaged weights of a run of `wanted_stage`.
+  std::shared_ptr<models::Backbone> constant_network(const std::string& path,
+                                                     const std::string& purpose,
+                                                     const std::string& wanted_stage,
+                                                     const MakeModel& make_model) const;
 
   std::string stage_, teacher_, scores_, solver_ = "euler";
   std::vector<double> step_list_, first_chunk_step_list_;

@@ -250,7 +250,7 @@ int train_stage(TrainCommand command, const std::string& config, comm::World& wo
       static_cast<int>(train::thread_count(command.run.train.threads, world.size())));
   const auto make = [&](const std::string& preset) { return make_model(command, preset, device); };
   const auto model = make(command.model);
-  if (!resumed && !command.init.empty()) {
+  if (!command.dry_run && !resumed && !command.init.empty()) {
     load_weights(command.init, command.model, *model);
   }
   const std::string text = summary(command, mesh, *model);
