@@ -47,4 +47,14 @@ inline void check_counts(const at::Tensor& tensor, const std::vector<int64_t>& c
           what, total, tensor.numel());
 }
 
+/// Every tensor is received into one of its shape and type.
+inline void check_ring(const std::vector<at::Tensor>& send, const std::vector<at::Tensor>& recv,
+                       const char* op, std::string_view what) {
+  require(send.size() == recv.size(), "{} '{}': sends {} tensors, receives {}", op, what,
+          send.size(), recv.size());
+  for (size_t i = 0; i < send.size(); ++i) {
+    check_shard(send[i], recv[i], 1, op, what);
+  }
+}
+
 }  // namespace minwm::comm

@@ -9,34 +9,76 @@ namespace minwm::comm {
 
 void MeshOptions::declare(Options& options) {
   options.add("parallel.replicate", &replicate,
-              "copies of the model; -1 = ranks / (shard*context)");
-  options.add("parallel.shard", &shard, "ranks that share one copy of the weights");
-  options.add("parallel.context", &context, "ranks that share one sample's tokens");
+              "copies of the model; -1 = what shard and context leave");
+  options.add("parallel.shard", &shard,
+              "ranks that share one copy of the weights; -1 = what is left");
+  options.add("parallel.context", &context,
+              "ranks that share one sample's tokens; -1 = what is left");
+  options.add("parallel.ulysses", &ulysses,
+              "context ranks that exchange heads, the others pass keys around a ring; 0 = all");
   options.add("parallel.timeout", &timeout, "seconds before a stuck collective ends the job");
 }
 
-Mesh make_mesh(std::shared_ptr<Communicator> world, const MeshOptions& options) {
-  const int64_t size = world->size();
-  require(options.shard >= 1, "parallel.shard {}: expected 1 or more", options.shard);
-  require(options.context >= 1, "parallel.context {}: expected 1 or more", options.context);
-  require(options.replicate >= 1 || options.replicate == -1,
-          "parallel.replicate {}: expected 1 or more, or -1 for what is left", options.replicate);
+namespace {
+
+void check_axis(const char* name, int64_t value) {
+  require(value >= 1 || value == -1,
+          "parallel.{} {}: expected 1 or more, or -1 for what is left", name, value);
+}
+
+/// The options with every -1 resolved.
+MeshOptions resolve(MeshOptions options, int64_t size) {
+  check_axis("replicate", options.replicate);
+  check_axis("shard", options.shard);
+  check_axis("context", options.context);
+  const auto given = fmt::format("parallel.replicate {} x parallel.shard {} x parallel.context {}",
+                                 options.replicate, options.shard, options.context);
+  int64_t* open = nullptr;
+  int64_t product = 1;
+  for (int64_t* axis : {&options.replicate, &options.shard, &options.context}) {
+    if (*axis == -1) {
+      require(open == nullptr, "{}: only one of them may be -1 (what is left)", given);
+      open = axis;
+      continue;
+    }
+    // Bounded first, so that the product cannot overflow.
+    require(*axis <= size, "{} does not fit {} ranks", given, size);
+    product *= *axis;
+  }
+  if (open != nullptr) {
+    require(product <= size && size % product == 0, "{} does not fit {} ranks", given, size);
+    *open = size / product;
+  } else {
+    require(product == size, "{} is not {} ranks", given, size);
+  }
+  const int64_t ulysses = options.ulysses == 0 ? options.context : options.ulysses;
+  require(ulysses >= 1 && options.context % ulysses == 0,
+          "parallel.ulysses {} does not divide parallel.context {}", options.ulysses,
+          options.context);
+  options.ulysses = ulysses;
+  return options;
+}
+
+}  // namespace
+
+Mesh make_mesh(std::shared_ptr<Communicator> world, const MeshOptions& given) {
+  const MeshOptions options = resolve(given, world->size());
   require(options.timeout > 0, "parallel.timeout {}: expected more than 0 seconds",
           options.timeout);
-  // Bounded first, so that the product below cannot overflow.
-  require(options.shard <= size && options.context <= size,
-          "parallel.shard {} x parallel.context {} does not fit {} ranks", options.shard,
-          options.context, size);
-  const int64_t copy = options.shard * options.context;
-  const int64_t replicate = options.replicate == -1 ? size / copy : options.replicate;
-  require(replicate <= size && replicate * copy == size,
-          "parallel.replicate {} x parallel.shard {} x parallel.context {} is not {} ranks",
-          options.replicate, options.shard, options.context, size);
   world->set_timeout(options.timeout);
-  const auto context_size = static_cast<int>(options.context);
+  const auto context = static_cast<int>(options.context);
+  const auto ulysses = static_cast<int>(options.ulysses);
+  const auto copy = static_cast<int>(options.shard) * context;
+  const int rank = world->rank();
   Mesh mesh;
-  mesh.data = world->split(world->rank() % context_size);
-  mesh.context = world->split(world->rank() / context_size);
+  // In this order on every rank.
+  mesh.data = world->split(rank % context);
+  mesh.context = world->split(rank / context);
+  mesh.ulysses = world->split(rank / ulysses);
+  mesh.ring = world->split(rank / context * ulysses + rank % ulysses);
+  mesh.parameters = world->split(rank / copy);
+  mesh.gradients = world->split(rank / copy);
+  mesh.replicate = world->split(rank % copy);
   mesh.world = std::move(world);
   return mesh;
 }

@@ -91,17 +91,21 @@ class MpiCommunicator : public Communicator {
   void set_timeout(double seconds) override { deadline_->seconds = seconds; }
   uint64_t ledger() const override { return ledger_->hash(); }
 
-  std::unique_ptr<Work> broadcast_async(at::Tensor inout, int root, std::string_view what) override;
-  std::unique_ptr<Work> all_reduce_async(at::Tensor inout, std::string_view what) override;
+  std::unique_ptr<Work> broadcast_async(at::Tensor inout, int root, CallSite what) override;
+  std::unique_ptr<Work> all_reduce_async(at::Tensor inout, CallSite what) override;
   std::unique_ptr<Work> all_gather_async(const at::Tensor& shard, at::Tensor full,
-                                         std::string_view what) override;
+                                         CallSite what) override;
   std::unique_ptr<Work> reduce_scatter_async(const at::Tensor& full, at::Tensor shard,
-                                             std::string_view what) override;
+                                             CallSite what) override;
   std::unique_ptr<Work> all_to_all_async(const at::Tensor& send,
                                          const std::vector<int64_t>& send_counts, at::Tensor recv,
                                          const std::vector<int64_t>& recv_counts,
-                                         std::string_view what) override;
-  void barrier(std::string_view what) override;
+                                         CallSite what) override;
+  std::unique_ptr<Work> ring_shift_async(const std::vector<at::Tensor>& send,
+                                         const std::vector<at::Tensor>& recv,
+                                         CallSite what) override;
+  int64_t bytes_sent() const override { return bytes_sent_; }
+  void barrier(CallSite what) override;
   std::shared_ptr<Communicator> split(int color) override;
 
  private:
@@ -130,10 +134,11 @@ class MpiCommunicator : public Communicator {
   std::shared_ptr<Deadline> deadline_;
   std::shared_ptr<Ledger> ledger_ = std::make_shared<Ledger>();
   int rank_ = 0, size_ = 1;
+  int64_t bytes_sent_ = 0;
 };
 
 std::unique_ptr<Work> MpiCommunicator::broadcast_async(at::Tensor inout, int root,
-                                                       std::string_view what) {
+                                                       CallSite what) {
   check_tensor(inout, "broadcast", what);
   check_root(root, size_, "broadcast", what);
   const MPI_Datatype type = move_type(inout, "broadcast", what);
@@ -146,7 +151,7 @@ std::unique_ptr<Work> MpiCommunicator::broadcast_async(at::Tensor inout, int roo
   return work;
 }
 
-std::unique_ptr<Work> MpiCommunicator::all_reduce_async(at::Tensor inout, std::string_view what) {
+std::unique_ptr<Work> MpiCommunicator::all_reduce_async(at::Tensor inout, CallSite what) {
   check_tensor(inout, "all_reduce", what);
   const at::Tensor sum = is_half(inout) ? inout.detach().to(at::kFloat) : inout.detach();
   const MPI_Datatype type = sum_type(sum.scalar_type(), "all_reduce", what);
@@ -164,7 +169,7 @@ std::unique_ptr<Work> MpiCommunicator::all_reduce_async(at::Tensor inout, std::s
 }
 
 std::unique_ptr<Work> MpiCommunicator::all_gather_async(const at::Tensor& shard, at::Tensor full,
-                                                        std::string_view what) {
+                                                        CallSite what) {
   check_shard(shard, full, size_, "all_gather", what);
   const MPI_Datatype type = move_type(shard, "all_gather", what);
   auto work = start("all_gather", what, shard);
@@ -190,7 +195,7 @@ std::unique_ptr<Work> MpiCommunicator::all_gather_async(const at::Tensor& shard,
 
 std::unique_ptr<Work> MpiCommunicator::reduce_scatter_async(const at::Tensor& full,
                                                             at::Tensor shard,
-                                                            std::string_view what) {
+                                                            CallSite what) {
   check_shard(shard, full, size_, "reduce_scatter", what);
   const bool half = is_half(full);
   const at::Tensor from = half ? full.detach().to(at::kFloat) : full.detach();
@@ -225,7 +230,7 @@ std::unique_ptr<Work> MpiCommunicator::all_to_all_async(const at::Tensor& send,
                                                         const std::vector<int64_t>& send_counts,
                                                         at::Tensor recv,
                                                         const std::vector<int64_t>& recv_counts,
-                                                        std::string_view what) {
+                                                        CallSite what) {
   constexpr int kTag = 1;
   check_counts(send, send_counts, size_, "all_to_all", what);
   check_counts(recv, recv_counts, size_, "all_to_all", what);
@@ -268,7 +273,33 @@ std::unique_ptr<Work> MpiCommunicator::all_to_all_async(const at::Tensor& send,
   return work;
 }
 
-void MpiCommunicator::barrier(std::string_view what) {
+std::unique_ptr<Work> MpiCommunicator::ring_shift_async(const std::vector<at::Tensor>& send,
+                                                        const std::vector<at::Tensor>& recv,
+                                                        CallSite what) {
+  constexpr int kFirstTag = 2;
+  check_ring(send, recv, "ring_shift", what);
+  auto work = start("ring_shift", what, send.empty() ? at::empty({0}) : send.front());
+  const int next = (rank_ + 1) % size_, previous = (rank_ + size_ - 1) % size_;
+  for (size_t i = 0; i < send.size(); ++i) {
+    const int tag = kFirstTag + static_cast<int>(i);
+    const MPI_Datatype type = move_type(send[i], "ring_shift", what);
+    work->keep(send[i]);
+    work->keep(recv[i]);
+    for_parts(recv[i].numel(), [&](int64_t begin, int count) {
+      check_mpi(MPI_Irecv(bytes_at(recv[i], begin), count, type, previous, tag, handle_,
+                          work->request()),
+                "MPI_Irecv");
+    });
+    for_parts(send[i].numel(), [&](int64_t begin, int count) {
+      check_mpi(MPI_Isend(const_bytes_at(send[i], begin), count, type, next, tag, handle_,
+                          work->request()),
+                "MPI_Isend");
+    });
+  }
+  return work;
+}
+
+void MpiCommunicator::barrier(CallSite what) {
   auto work = start("barrier", what, at::empty({0}, at::kByte));
   check_mpi(MPI_Ibarrier(handle_, work->request()), "MPI_Ibarrier");
   work->wait();

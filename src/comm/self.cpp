@@ -25,23 +25,23 @@ class SelfCommunicator : public Communicator {
   int rank() const override { return 0; }
   int size() const override { return 1; }
   std::unique_ptr<Work> broadcast_async(at::Tensor inout, int root,
-                                        std::string_view what) override {
+                                        CallSite what) override {
     check_tensor(inout, "broadcast", what);
     check_root(root, 1, "broadcast", what);
     return std::make_unique<DoneWork>();
   }
-  std::unique_ptr<Work> all_reduce_async(at::Tensor inout, std::string_view what) override {
+  std::unique_ptr<Work> all_reduce_async(at::Tensor inout, CallSite what) override {
     check_tensor(inout, "all_reduce", what);
     return std::make_unique<DoneWork>();
   }
   std::unique_ptr<Work> all_gather_async(const at::Tensor& shard, at::Tensor full,
-                                         std::string_view what) override {
+                                         CallSite what) override {
     check_shard(shard, full, 1, "all_gather", what);
     copy_bytes(shard, full);
     return std::make_unique<DoneWork>();
   }
   std::unique_ptr<Work> reduce_scatter_async(const at::Tensor& full, at::Tensor shard,
-                                             std::string_view what) override {
+                                             CallSite what) override {
     check_shard(shard, full, 1, "reduce_scatter", what);
     copy_bytes(full, shard);
     return std::make_unique<DoneWork>();
@@ -49,17 +49,27 @@ class SelfCommunicator : public Communicator {
   std::unique_ptr<Work> all_to_all_async(const at::Tensor& send,
                                          const std::vector<int64_t>& send_counts, at::Tensor recv,
                                          const std::vector<int64_t>& recv_counts,
-                                         std::string_view what) override {
+                                         CallSite what) override {
     check_counts(send, send_counts, 1, "all_to_all", what);
     check_counts(recv, recv_counts, 1, "all_to_all", what);
     check_shard(send, recv, 1, "all_to_all", what);
     copy_bytes(send, recv);
     return std::make_unique<DoneWork>();
   }
-  void barrier(std::string_view) override {}
+  std::unique_ptr<Work> ring_shift_async(const std::vector<at::Tensor>& send,
+                                         const std::vector<at::Tensor>& recv,
+                                         CallSite what) override {
+    check_ring(send, recv, "ring_shift", what);
+    for (size_t i = 0; i < send.size(); ++i) {
+      copy_bytes(send[i], recv[i]);
+    }
+    return std::make_unique<DoneWork>();
+  }
+  void barrier(CallSite) override {}
   std::shared_ptr<Communicator> split(int) override { return self_communicator(); }
   void set_timeout(double) override {}
   uint64_t ledger() const override { return 0; }
+  int64_t bytes_sent() const override { return 0; }
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <source_location>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,6 +17,20 @@
 #include <ATen/core/Tensor.h>
 
 namespace minwm::comm {
+
+/// What a collective is for and where it is called from; made from a text at the call itself.
+struct CallSite {
+  using Source = std::source_location;
+  // NOLINTBEGIN(google-explicit-constructor): any text names a call.
+  CallSite(const char* text, Source source = Source::current()) : what(text), where(source) {}
+  CallSite(const std::string& text, Source source = Source::current())
+      : what(text), where(source) {}
+  CallSite(std::string_view text, Source source = Source::current()) : what(text), where(source) {}
+  // NOLINTEND(google-explicit-constructor)
+  operator std::string_view() const { return what; }  // NOLINT(google-explicit-constructor)
+  std::string_view what;                              ///< must live until the call returns
+  Source where;
+};
 
 /// Handle of a started collective. wait() makes the result visible; the buffers must not be touched
 /// until then. A handle destroyed early waits.
@@ -34,23 +49,28 @@ class Communicator {
 
   /// `inout` of `root` to all.
   virtual std::unique_ptr<Work> broadcast_async(at::Tensor inout, int root,
-                                                std::string_view what) = 0;
+                                                CallSite what) = 0;
   /// Sum of `inout` over ranks, in place. bf16/fp16 are summed in float32 and rounded once.
-  virtual std::unique_ptr<Work> all_reduce_async(at::Tensor inout, std::string_view what) = 0;
+  virtual std::unique_ptr<Work> all_reduce_async(at::Tensor inout, CallSite what) = 0;
   /// `full` = concatenation of every rank's `shard` (equal sizes), in rank order.
   virtual std::unique_ptr<Work> all_gather_async(const at::Tensor& shard, at::Tensor full,
-                                                 std::string_view what) = 0;
+                                                 CallSite what) = 0;
   /// `shard` = this rank's equal slice of the sum of every rank's `full`.
   virtual std::unique_ptr<Work> reduce_scatter_async(const at::Tensor& full, at::Tensor shard,
-                                                     std::string_view what) = 0;
+                                                     CallSite what) = 0;
   /// Sends send_counts[r] consecutive elements to rank r and receives recv_counts[r] from it, both
   /// in rank order; the counts must add up to the buffers' sizes.
   virtual std::unique_ptr<Work> all_to_all_async(const at::Tensor& send,
                                                  const std::vector<int64_t>& send_counts,
                                                  at::Tensor recv,
                                                  const std::vector<int64_t>& recv_counts,
-                                                 std::string_view what) = 0;
-  virtual void barrier(std::string_view what) = 0;
+                                                 CallSite what) = 0;
+  /// Sends `send` to the next rank (rank + 1, around the ring) and receives `recv` from the one
+  /// before; tensors one by one of equal shape and type on all ranks.
+  virtual std::unique_ptr<Work> ring_shift_async(const std::vector<at::Tensor>& send,
+                                                 const std::vector<at::Tensor>& recv,
+                                                 CallSite what) = 0;
+  virtual void barrier(CallSite what) = 0;
   /// Splits by color >= 0 (collective); ranks ordered as here. Live until the World ends.
   virtual std::shared_ptr<Communicator> split(int color) = 0;
   /// Seconds a collective may take before the job is aborted (default 600), for this communicator
@@ -58,25 +78,27 @@ class Communicator {
   virtual void set_timeout(double seconds) = 0;
   /// Hash of every call so far (operation, purpose, bytes, dtype).
   virtual uint64_t ledger() const = 0;
+  /// Bytes that this rank has sent to others through this communicator.
+  virtual int64_t bytes_sent() const = 0;
 
   // Blocking forms.
-  void broadcast(at::Tensor inout, int root, std::string_view what);
-  void all_reduce(at::Tensor inout, std::string_view what);
-  void all_gather(const at::Tensor& shard, at::Tensor full, std::string_view what);
-  void reduce_scatter(const at::Tensor& full, at::Tensor shard, std::string_view what);
+  void broadcast(at::Tensor inout, int root, CallSite what);
+  void all_reduce(at::Tensor inout, CallSite what);
+  void all_gather(const at::Tensor& shard, at::Tensor full, CallSite what);
+  void reduce_scatter(const at::Tensor& full, at::Tensor shard, CallSite what);
   void all_to_all(const at::Tensor& send, const std::vector<int64_t>& send_counts, at::Tensor recv,
-                  const std::vector<int64_t>& recv_counts, std::string_view what);
+                  const std::vector<int64_t>& recv_counts, CallSite what);
   /// Root's string on all ranks.
-  std::string broadcast_string(std::string value, int root, std::string_view what);
-  double all_reduce_max(double value, std::string_view what);
+  std::string broadcast_string(std::string value, int root, CallSite what);
+  double all_reduce_max(double value, CallSite what);
   /// Summed in rank order, so that every rank gets the same bits.
-  double all_reduce_sum(double value, std::string_view what);
+  double all_reduce_sum(double value, CallSite what);
   /// @throws Error on every rank if the ranks' ledgers differ: some rank made other calls.
   void check_order();
 
  private:
   /// Every rank's value, in rank order.
-  std::vector<double> gather_scalars(double value, std::string_view what);
+  std::vector<double> gather_scalars(double value, CallSite what);
 };
 
 /// MPI_Init_thread … MPI_Finalize around a program. Construct once in main, before any

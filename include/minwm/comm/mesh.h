@@ -14,20 +14,32 @@ class Options;
 namespace minwm::comm {
 
 struct MeshOptions {
-  int64_t replicate = -1;  ///< copies of the model; -1 = what is left
-  int64_t shard = 1;       ///< ranks that share one copy
+  int64_t replicate = -1;  ///< copies of the model
+  int64_t shard = 1;       ///< ranks that share one copy (times context)
   int64_t context = 1;     ///< ranks that share one sample's tokens
+  int64_t ulysses = 0;     ///< of the context ranks, how many exchange heads; the others form a ring;
+                           ///< 0 = all of them
   double timeout = 600;    ///< seconds a collective may take before the job is aborted
-  /// parallel.replicate, parallel.shard, parallel.context, parallel.timeout
+  /// parallel.replicate, parallel.shard, parallel.context (one of them may be -1: what is left),
+  /// parallel.ulysses, parallel.timeout
   void declare(Options& options);
 };
 
+/// Communicators of one rank, each for one purpose, so that what may overlap does. World, data and
+/// context-wide decisions stay on the CPU; with a CUDA mesh the others move CUDA tensors.
 struct Mesh {
   std::shared_ptr<Communicator> world;
   std::shared_ptr<Communicator> data;     ///< replicate x shard: which samples a rank trains on
   std::shared_ptr<Communicator> context;  ///< ranks with the same sample
+  std::shared_ptr<Communicator> ulysses;  ///< context ranks that exchange heads, innermost
+  std::shared_ptr<Communicator> ring;     ///< context ranks that pass keys and values around
+  std::shared_ptr<Communicator> parameters;  ///< shard x context: one copy's shards, to gather
+  std::shared_ptr<Communicator> gradients;   ///< the same ranks, to reduce
+  std::shared_ptr<Communicator> replicate;   ///< ranks with the same shards
   int64_t data_rank() const { return data->rank(); }
   int64_t data_size() const { return data->size(); }
+  /// Ranks over which one copy of the weights is spread.
+  int64_t copy_size() const { return parameters->size(); }
 };
 
 /// Collective over `world`; sets its timeout.
