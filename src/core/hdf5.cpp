@@ -1,23 +1,15 @@
+// Files, their datasets and attributes. Moving elements: hdf5_transfer.cpp.
+
 #include "minwm/core/hdf5.h"
 
 #include <algorithm>
-#include <exception>
-#include <mutex>
 
 #include <ATen/ATen.h>
-#include <hdf5.h>
-#include <spdlog/fmt/ranges.h>
 
-#include "minwm/core/error.h"
+#include "hdf5_file.h"
 
 namespace minwm::hdf5 {
 namespace {
-
-std::recursive_mutex& lock_of_library() {
-  static std::recursive_mutex mutex;
-  return mutex;
-}
-using Lock = std::lock_guard<std::recursive_mutex>;
 
 #if H5_VERSION_GE(1, 12, 0)
 using ObjectInfo = H5O_info2_t;
@@ -26,61 +18,6 @@ constexpr auto kVisitObjects = &H5Ovisit3;
 using ObjectInfo = H5O_info_t;
 constexpr auto kVisitObjects = &H5Ovisit2;
 #endif
-
-/// Closes an HDF5 handle of any kind.
-class Handle {
- public:
-  Handle(hid_t id, herr_t (*close)(hid_t)) : id_(id), close_(close) {}
-  ~Handle() {
-    if (id_ >= 0) {
-      close_(id_);
-    }
-  }
-  Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
-  Handle& operator=(Handle&&) = delete;
-  operator hid_t() const { return id_; }  // NOLINT(google-explicit-constructor): it is a handle
-
- private:
-  hid_t id_;
-  herr_t (*close_)(hid_t);
-};
-
-/// The deepest message of the error stack: the system's own reason, e.g. "No space left on device".
-std::string reason() {
-  std::string text;
-  H5Ewalk2(
-      H5E_DEFAULT, H5E_WALK_DOWNWARD,
-      [](unsigned, const H5E_error2_t* error, void* out) -> herr_t {
-        *static_cast<std::string*>(out) = error->desc != nullptr ? error->desc : "";
-        return 0;
-      },
-      &text);
-  const auto message = text.find("error message = '");
-  if (message != std::string::npos) {
-    text = text.substr(message + 17, text.find('\'', message + 17) - message - 17);
-  }
-  return text.empty() ? "HDF5 gives no reason" : text;
-}
-
-hid_t native_type(at::ScalarType type) {
-  switch (type) {
-    case at::kFloat:
-      return H5T_NATIVE_FLOAT;
-    case at::kDouble:
-      return H5T_NATIVE_DOUBLE;
-    case at::kLong:
-      return H5T_NATIVE_INT64;
-    case at::kInt:
-      return H5T_NATIVE_INT32;
-    case at::kByte:
-      return H5T_NATIVE_UINT8;
-    case at::kHalf:
-    case at::kBFloat16:
-      return H5T_NATIVE_UINT16;  // the bits; attribute "dtype" says which
-    default:
-      fail("HDF5: tensors of type {} are not stored", c10::toString(type));
-  }
-}
 
 const char* type_name(at::ScalarType type) {
   return c10::toString(type);
@@ -91,139 +28,74 @@ constexpr at::ScalarType kStored[] = {at::kFloat, at::kDouble, at::kLong,    at:
 
 }  // namespace
 
-struct File::Impl {
-  std::filesystem::path path;
-  hid_t file = -1;
-  bool parallel = false;
-  int exceptions_at_open = std::uncaught_exceptions();
-
-  template <class Status>
-  Status check(Status status, const std::string& what) const {
-    if (status < 0) {
-      const std::string why = reason();
-      H5Eclear2(H5E_DEFAULT);
-      fail("{}: {}: {}", path.string(), what, why);
-    }
-    return status;
+Handle File::Impl::access_properties(const void* mpi_comm) const {
+  Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+  H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST);
+  // Whole rows and whole datasets only: caches would copy, and delay the error of a full disk
+  // until closing.
+  H5Pset_cache(access, 0, 0, 0, 0);
+  H5Pset_sieve_buf_size(access, 0);
+  if (mpi_comm != nullptr) {
+    check(H5Pset_fapl_mpio(access, *static_cast<const MPI_Comm*>(mpi_comm), MPI_INFO_NULL),
+          "MPI-IO");
+    // Not H5Pset_all_coll_metadata_ops: ranks read and write different rows independently.
+    H5Pset_coll_metadata_write(access, true);
   }
-
-  Handle access_properties(const void* mpi_comm) const {
-    Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
-    H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST);
-    // Whole rows and whole datasets only: caches would copy, and delay the error of a full disk
-    // until closing.
-    H5Pset_cache(access, 0, 0, 0, 0);
-    H5Pset_sieve_buf_size(access, 0);
-    if (mpi_comm != nullptr) {
-      check(H5Pset_fapl_mpio(access, *static_cast<const MPI_Comm*>(mpi_comm), MPI_INFO_NULL),
-            "MPI-IO");
-      // Not H5Pset_all_coll_metadata_ops: ranks read and write different rows independently.
-      H5Pset_coll_metadata_write(access, true);
-    }
 #if H5_VERSION_GE(1, 10, 7)
-    // Some file systems have no locks, and who writes in place locks for itself.
-    H5Pset_file_locking(access, false, true);
+  // Some file systems have no locks, and who writes in place locks for itself.
+  H5Pset_file_locking(access, false, true);
 #endif
-    return access;
-  }
+  return access;
+}
 
-  void open(Mode mode, const void* mpi_comm) {
-    const Lock lock(lock_of_library());
-    // A file whose close failed (full disk) stays registered; HDF5's own clean-up at exit would
-    // crash on it.
-    static const herr_t no_cleanup_at_exit = H5dont_atexit();
-    (void)no_cleanup_at_exit;
-    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-    parallel = mpi_comm != nullptr;
-    const Handle access = access_properties(mpi_comm);
-    const std::string name = path.string();
-    if (mode == Mode::kCreate) {
-      if (path.has_parent_path()) {
-        std::error_code ignored;  // creating the file names the reason
-        std::filesystem::create_directories(path.parent_path(), ignored);
-      }
-      file =
-          check(H5Fcreate(name.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access), "cannot be created");
-      return;
+void File::Impl::open(Mode mode, const void* mpi_comm) {
+  const Lock lock;
+  // A file whose close failed (full disk) stays registered; HDF5's own clean-up at exit would
+  // crash on it.
+  static const herr_t no_cleanup_at_exit = H5dont_atexit();
+  (void)no_cleanup_at_exit;
+  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+  parallel = mpi_comm != nullptr;
+  const Handle access = access_properties(mpi_comm);
+  const std::string name = path.string();
+  if (mode == Mode::kCreate) {
+    if (path.has_parent_path()) {
+      std::error_code ignored;  // creating the file names the reason
+      std::filesystem::create_directories(path.parent_path(), ignored);
     }
-    require(std::filesystem::exists(path), "{}: does not exist", name);
-    const unsigned flags = mode == Mode::kReadOnly ? H5F_ACC_RDONLY : H5F_ACC_RDWR;
-    file = H5Fopen(name.c_str(), flags, access);
-    if (file < 0) {
-      const std::string why = reason();
-      H5Eclear2(H5E_DEFAULT);
-      fail("{}: not a readable HDF5 file (damaged or truncated?): {}", name, why);
-    }
+    file = check(H5Fcreate(name.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access), "cannot be created");
+    return;
   }
-
-  void close() {
-    const hid_t closing = std::exchange(file, -1);
-    if (closing >= 0) {
-      check(H5Fclose(closing), "cannot be closed");
-    }
-  }
-
-  static std::vector<int64_t> dims_of(hid_t space) {
-    std::vector<hsize_t> dims(static_cast<size_t>(H5Sget_simple_extent_ndims(space)));
-    H5Sget_simple_extent_dims(space, dims.data(), nullptr);
-    return {dims.begin(), dims.end()};
-  }
-  Handle dataset(const std::string& name) const {
-    return {check(H5Dopen2(file, name.c_str(), H5P_DEFAULT), "dataset '" + name + "'"), H5Dclose};
-  }
-  Handle object(const std::string& name) const {
-    return {check(H5Oopen(file, name.c_str(), H5P_DEFAULT), "object '" + name + "'"), H5Oclose};
-  }
-
-  [[noreturn]] void fail_to_write(const std::string& name, uint64_t bytes) const {
-    std::string why = reason();
+  require(std::filesystem::exists(path), "{}: does not exist", name);
+  const unsigned flags = mode == Mode::kReadOnly ? H5F_ACC_RDONLY : H5F_ACC_RDWR;
+  file = H5Fopen(name.c_str(), flags, access);
+  if (file < 0) {
+    const std::string why = reason();
     H5Eclear2(H5E_DEFAULT);
-    std::error_code ignored;
-    // MPI-IO keeps the system's reason to itself.
-    if (parallel && std::filesystem::space(path, ignored).available < bytes) {
-      why = "No space left on device";
-    }
-    fail("{}: cannot write '{}': {}", path.string(), name, why);
+    fail("{}: not a readable HDF5 file (damaged or truncated?): {}", name, why);
   }
+}
 
-  void transfer(const std::string& name, int64_t first, const at::Tensor& tensor,
-                bool writing) const {
-    const Handle data = dataset(name);
-    const Handle space(H5Dget_space(data), H5Sclose);
-    const std::vector<int64_t> stored = dims_of(space);
-    const auto rows = tensor.sizes();
-    require(stored.size() == rows.size() &&
-                (rows.empty() || rows.slice(1) == at::IntArrayRef(stored).slice(1)),
-            "{}: dataset '{}' is {}, expected rows of {}", path.string(), name,
-            fmt::join(stored, " x "), fmt::join(rows, " x "));
-    const int rank = static_cast<int>(stored.size());
-    std::vector<hsize_t> start(stored.size(), 0);
-    const std::vector<hsize_t> count(rows.begin(), rows.end());
-    if (rank > 0) {
-      require(first >= 0 && first + rows[0] <= stored[0],
-              "{}: dataset '{}': rows {} to {} are outside of its {}", path.string(), name, first,
-              first + rows[0], stored[0]);
-      start[0] = static_cast<hsize_t>(first);
-      check(
-          H5Sselect_hyperslab(space, H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr),
-          "dataset '" + name + "'");
-    }
-    if (tensor.numel() == 0) {
-      return;
-    }
-    const Handle memory(
-        rank > 0 ? H5Screate_simple(rank, count.data(), nullptr) : H5Screate(H5S_SCALAR), H5Sclose);
-    const hid_t type = native_type(tensor.scalar_type());
-    if (writing) {
-      if (H5Dwrite(data, type, memory, space, H5P_DEFAULT, tensor.const_data_ptr()) < 0) {
-        fail_to_write(name, tensor.nbytes());
-      }
-    } else {
-      check(H5Dread(data, type, memory, space, H5P_DEFAULT, tensor.mutable_data_ptr()),
-            "cannot read '" + name + "'");
-    }
+void File::Impl::close() {
+  const hid_t closing = std::exchange(file, -1);
+  if (closing >= 0) {
+    check(H5Fclose(closing), "cannot be closed");
   }
-};
+}
+
+Handle File::Impl::dataset(const std::string& name) const {
+  return {check(H5Dopen2(file, name.c_str(), H5P_DEFAULT), "dataset '" + name + "'"), H5Dclose};
+}
+Handle File::Impl::object(const std::string& name) const {
+  return {check(H5Oopen(file, name.c_str(), H5P_DEFAULT), "object '" + name + "'"), H5Oclose};
+}
+std::vector<int64_t> File::Impl::shape(const std::string& name) const {
+  const Handle data = dataset(name);
+  const Handle space(H5Dget_space(data), H5Sclose);
+  std::vector<hsize_t> dims(static_cast<size_t>(H5Sget_simple_extent_ndims(space)));
+  H5Sget_simple_extent_dims(space, dims.data(), nullptr);
+  return {dims.begin(), dims.end()};
+}
 
 File::File(const std::filesystem::path& path, Mode mode) : File(path, mode, nullptr) {}
 File::File(const std::filesystem::path& path, Mode mode, const void* mpi_comm)
@@ -239,13 +111,13 @@ File::~File() {
   if (impl_->parallel && std::uncaught_exceptions() > impl_->exceptions_at_open) {
     return;
   }
-  const Lock lock(lock_of_library());
+  const Lock lock;
   H5Fclose(impl_->file);
   H5Eclear2(H5E_DEFAULT);
 }
 
 void File::close() {
-  const Lock lock(lock_of_library());
+  const Lock lock;
   impl_->close();
 }
 
@@ -254,7 +126,7 @@ const std::filesystem::path& File::path() const {
 }
 
 bool File::contains(const std::string& name) const {
-  const Lock lock(lock_of_library());
+  const Lock lock;
   // Every parent has to exist before the link itself may be asked for.
   for (size_t slash = name.find('/', 1); slash != std::string::npos;
        slash = name.find('/', slash + 1)) {
@@ -266,7 +138,7 @@ bool File::contains(const std::string& name) const {
 }
 
 std::vector<std::string> File::datasets() const {
-  const Lock lock(lock_of_library());
+  const Lock lock;
   std::vector<std::string> names;
   impl_->check(kVisitObjects(
                    impl_->file, H5_INDEX_NAME, H5_ITER_NATIVE,
@@ -284,7 +156,7 @@ std::vector<std::string> File::datasets() const {
 
 void File::create_dataset(const std::string& name, at::ScalarType type,
                           const std::vector<int64_t>& shape, int64_t chunk_rows) {
-  const Lock lock(lock_of_library());
+  const Lock lock;
   std::vector<hsize_t> dims(shape.begin(), shape.end());
   const Handle space(dims.empty()
                          ? H5Screate(H5S_SCALAR)
@@ -308,10 +180,8 @@ void File::create_dataset(const std::string& name, at::ScalarType type,
 }
 
 std::vector<int64_t> File::shape(const std::string& name) const {
-  const Lock lock(lock_of_library());
-  const Handle data = impl_->dataset(name);
-  const Handle space(H5Dget_space(data), H5Sclose);
-  return Impl::dims_of(space);
+  const Lock lock;
+  return impl_->shape(name);
 }
 
 at::ScalarType File::type(const std::string& name) const {
@@ -324,42 +194,9 @@ at::ScalarType File::type(const std::string& name) const {
   fail("{}: dataset '{}' has unknown type '{}'", impl_->path.string(), name, stored);
 }
 
-void File::write(const std::string& name, const at::Tensor& tensor) {
-  const Lock lock(lock_of_library());
-  const at::Tensor plain = tensor.detach().to(at::kCPU).contiguous();
-  if (!contains(name)) {
-    create_dataset(name, plain.scalar_type(), plain.sizes().vec());
-  }
-  require(shape(name) == plain.sizes().vec(), "{}: dataset '{}' is {}, expected {}",
-          impl_->path.string(), name, fmt::join(shape(name), " x "),
-          fmt::join(plain.sizes(), " x "));
-  impl_->transfer(name, 0, plain, true);
-}
-
-at::Tensor File::read(const std::string& name) const {
-  const Lock lock(lock_of_library());
-  at::Tensor tensor = at::empty(shape(name), type(name));
-  impl_->transfer(name, 0, tensor, false);
-  return tensor;
-}
-
-void File::write_rows(const std::string& name, int64_t first, const at::Tensor& rows) {
-  const Lock lock(lock_of_library());
-  impl_->transfer(name, first, rows.detach().to(at::kCPU).contiguous(), true);
-}
-
-at::Tensor File::read_rows(const std::string& name, int64_t first, int64_t count) const {
-  const Lock lock(lock_of_library());
-  auto dims = shape(name);
-  dims.at(0) = count;
-  at::Tensor rows = at::empty(dims, type(name));
-  impl_->transfer(name, first, rows, false);
-  return rows;
-}
-
 void File::write_attribute(const std::string& object, const std::string& key,
                            const std::string& value) {
-  const Lock lock(lock_of_library());
+  const Lock lock;
   const Handle owner = impl_->object(object);
   if (H5Aexists(owner, key.c_str()) > 0) {
     H5Adelete(owner, key.c_str());
@@ -377,9 +214,16 @@ void File::write_attribute(const std::string& object, const std::string& key,
 }
 
 void File::write_attribute(const std::string& object, const std::string& key, int64_t value) {
-  const Lock lock(lock_of_library());
+  const Lock lock;
   const Handle owner = impl_->object(object);
   if (H5Aexists(owner, key.c_str()) > 0) {
+    const Handle present(H5Aopen(owner, key.c_str(), H5P_DEFAULT), H5Aclose);
+    const Handle type(H5Aget_type(present), H5Tclose);
+    if (H5Tequal(type, H5T_NATIVE_INT64) > 0) {
+      // In place: a value that changes needs no space.
+      impl_->check(H5Awrite(present, H5T_NATIVE_INT64, &value), "attribute '" + key + "'");
+      return;
+    }
     H5Adelete(owner, key.c_str());
   }
   const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
@@ -391,13 +235,13 @@ void File::write_attribute(const std::string& object, const std::string& key, in
 }
 
 bool File::has_attribute(const std::string& object, const std::string& key) const {
-  const Lock lock(lock_of_library());
+  const Lock lock;
   const Handle owner = impl_->object(object);
   return H5Aexists(owner, key.c_str()) > 0;
 }
 
 std::string File::read_string(const std::string& object, const std::string& key) const {
-  const Lock lock(lock_of_library());
+  const Lock lock;
   const Handle owner = impl_->object(object);
   require(H5Aexists(owner, key.c_str()) > 0, "{}: '{}' lacks the attribute '{}'",
           impl_->path.string(), object, key);
@@ -412,7 +256,7 @@ std::string File::read_string(const std::string& object, const std::string& key)
 }
 
 int64_t File::read_integer(const std::string& object, const std::string& key) const {
-  const Lock lock(lock_of_library());
+  const Lock lock;
   const Handle owner = impl_->object(object);
   require(H5Aexists(owner, key.c_str()) > 0, "{}: '{}' lacks the attribute '{}'",
           impl_->path.string(), object, key);
@@ -423,7 +267,7 @@ int64_t File::read_integer(const std::string& object, const std::string& key) co
 }
 
 void File::flush() {
-  const Lock lock(lock_of_library());
+  const Lock lock;
   impl_->check(H5Fflush(impl_->file, H5F_SCOPE_GLOBAL), "cannot be flushed");
 }
 

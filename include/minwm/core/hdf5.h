@@ -1,7 +1,8 @@
 #pragma once
 // HDF5 behind RAII: tensors, rows and attributes by name; every failure is one line naming file and
 // object. HDF5 is not thread-safe in its parallel build: every call here holds one process-wide
-// mutex.
+// lock, served in the order of asking; long reads and writes hold it for 64 MiB at a time, so that
+// a thread that writes a checkpoint does not keep a data loader waiting.
 //
 //   hdf5::File file(path, hdf5::File::Mode::kCreate);
 //   file.write("model/weight", tensor);
@@ -57,6 +58,11 @@ class File {
   /// Rows [first, first + n) of the first axis.
   void write_rows(const std::string& name, int64_t first, const at::Tensor& rows);
   at::Tensor read_rows(const std::string& name, int64_t first, int64_t count) const;
+  /// Elements [begin, begin + values.numel()) of the dataset in row-major order, of any number of
+  /// axes; `values` of any shape. None at all is fine.
+  void write_range(const std::string& name, int64_t begin, const at::Tensor& values);
+  /// Elements [begin, begin + count) in row-major order: [count]; only their bytes are read.
+  at::Tensor read_range(const std::string& name, int64_t begin, int64_t count) const;
 
   /// Attributes of an object ("/" = the file); writing is collective under MPI-IO.
   void write_attribute(const std::string& object, const std::string& key, const std::string& value);
