@@ -51,6 +51,14 @@ void SlotStore::write(const std::vector<int64_t>& slots, const at::Tensor& frame
     auto shape = frames.sizes().vec();
     shape[1] = window;
     store_ = at::zeros(shape, frames.options());
+    written_.assign(static_cast<size_t>(window), false);
+  }
+  const auto reused = [&](int64_t slot) { return written_[static_cast<size_t>(slot)]; };
+  if (store_.storage().use_count() > 1 && std::any_of(slots.begin(), slots.end(), reused)) {
+    store_ = store_.clone();  // somebody still reads the frames that are about to go
+  }
+  for (const int64_t slot : slots) {
+    written_[static_cast<size_t>(slot)] = true;
   }
   store_.index_copy_(1, at::tensor(slots, at::kLong).to(frames.device()), frames.detach());
 }

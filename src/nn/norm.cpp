@@ -1,6 +1,7 @@
 #include "minwm/nn/norm.h"
 
 #include "cpu/dispatch.h"
+#include "minwm/nn/parameters.h"
 
 namespace minwm::nn {
 namespace {
@@ -101,7 +102,7 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
 }
 
 RmsNormImpl::RmsNormImpl(int64_t width, double eps)
-    : eps_(eps), weight_(register_parameter("weight", at::ones({width}))) {}
+    : eps_(eps), weight_(register_parameter("weight", make_parameter({width}, 1))) {}
 
 at::Tensor layer_norm(const at::Tensor& x, double eps) {
   return at::layer_norm(x, {x.size(-1)}, {}, {}, eps);

@@ -3,13 +3,12 @@
 namespace minwm::nn {
 namespace {
 
-using Block = std::function<at::Tensor(const std::vector<at::Tensor>&)>;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 struct Holder : torch::CustomClassHolder {
-  explicit Holder(std::shared_ptr<Block> b) : block(std::move(b)) {}
-  std::shared_ptr<Block> block;
+  explicit Holder(UnitFunction f) : block(std::move(f)) {}
+  UnitFunction block;
 };
 
 Holder& holder_of(const AutogradContext& context) {
@@ -17,15 +16,15 @@ Holder& holder_of(const AutogradContext& context) {
 }
 
 struct Recompute : torch::autograd::Function<Recompute> {
-  static at::Tensor forward(AutogradContext* context, std::shared_ptr<Block> block,
-                            at::TensorList inputs, at::TensorList parameters) {
+  static variable_list forward(AutogradContext* context, const UnitFunction& block,
+                               at::TensorList inputs, at::TensorList parameters) {
     context->saved_data["inputs"] = static_cast<int64_t>(inputs.size());
     variable_list saved = inputs.vec();
     saved.insert(saved.end(), parameters.begin(), parameters.end());
     context->save_for_backward(saved);
-    context->saved_data["block"] =
-        c10::IValue::make_capsule(c10::make_intrusive<Holder>(std::move(block)));
-    return (*holder_of(*context).block)(inputs.vec());
+    context->set_materialize_grads(false);
+    context->saved_data["block"] = c10::IValue::make_capsule(c10::make_intrusive<Holder>(block));
+    return block(inputs.vec());
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
@@ -44,16 +43,24 @@ struct Recompute : torch::autograd::Function<Recompute> {
         slots.push_back(i);
       }
     }
-    at::Tensor output;
+    variable_list outputs, incoming;
     {
       at::AutoGradMode enable(true);
-      output = (*holder_of(*context).block)(inputs);
+      const Tensors all = holder_of(*context).block(inputs);
+      for (size_t i = 0; i < all.size(); ++i) {
+        if (gradients[i].defined() && all[i].requires_grad()) {
+          outputs.push_back(all[i]);
+          incoming.push_back(gradients[i]);
+        }
+      }
     }
-    const auto found =
-        torch::autograd::grad({output}, wanted, gradients, std::nullopt, false, true);
     variable_list result(1 + saved.size());  // the block itself has no gradient
-    for (size_t i = 0; i < slots.size(); ++i) {
-      result[1 + slots[i]] = found[i];
+    if (!outputs.empty() && !wanted.empty()) {
+      const auto found =
+          torch::autograd::grad(outputs, wanted, incoming, std::nullopt, false, true);
+      for (size_t i = 0; i < slots.size(); ++i) {
+        result[1 + slots[i]] = found[i];
+      }
     }
     return result;
   }
@@ -61,13 +68,12 @@ struct Recompute : torch::autograd::Function<Recompute> {
 
 }  // namespace
 
-at::Tensor recompute(const Block& block, const std::vector<at::Tensor>& inputs,
-                     const std::vector<at::Tensor>& parameters) {
+Tensors recompute(const UnitFunction& block, const Tensors& inputs,
+                  const std::vector<at::Tensor>& parameters) {
   if (!at::GradMode::is_enabled()) {
     return block(inputs);
   }
-  return Recompute::apply(std::make_shared<Block>(block), at::TensorList(inputs),
-                          at::TensorList(parameters));
+  return Recompute::apply(block, at::TensorList(inputs), at::TensorList(parameters));
 }
 
 }  // namespace minwm::nn

@@ -9,6 +9,7 @@
 #include <torch/torch.h>
 
 #include "minwm/models/conditions.h"
+#include "minwm/nn/unit_runner.h"
 
 namespace minwm::models {
 
@@ -74,12 +75,22 @@ class Backbone : public torch::nn::Module {
   virtual void set_compute_dtype(at::ScalarType dtype) = 0;
   /// Recompute each block in backward instead of keeping its activations.
   virtual void set_activation_checkpointing(bool enabled) = 0;
+  /// How the units get at their weights; LocalUnits until somebody spreads them over ranks.
+  const std::shared_ptr<nn::UnitRunner>& unit_runner() const { return unit_runner_; }
+  void set_unit_runner(std::shared_ptr<nn::UnitRunner> runner) { unit_runner_ = std::move(runner); }
+  /// The initial values of the parameter `name`, into `values` (its full shape, float32).
+  virtual void initialise(const std::string& name, at::Tensor& values, uint64_t seed) const;
+
+ private:
+  std::shared_ptr<nn::UnitRunner> unit_runner_;
 };
 
 /// Builds a backbone from its preset name ("wan-tiny", "wan-1.3b", …), parameters initialised from
 /// `seed`.
 /// @throws Error naming the nearest known preset.
 std::shared_ptr<Backbone> make_backbone(const std::string& preset, uint64_t seed);
+/// The same with hollow parameters: shapes, no memory (nn/parameters.h).
+std::shared_ptr<Backbone> make_hollow_backbone(const std::string& preset);
 std::vector<std::string> backbone_presets();
 
 }  // namespace minwm::models

@@ -42,12 +42,15 @@ class SlotStore {
  public:
   /// Writes `frames` [B, n, …] into slots.
   void write(const std::vector<int64_t>& slots, const at::Tensor& frames, int64_t window);
-  /// Frames of the held slots, oldest first: [B, held, …]; undefined if nothing is held.
+  /// Frames of the held slots, oldest first: [B, held, …]; undefined if nothing is held. A view
+  /// where possible; it keeps its values when slots are written anew (the store then moves on to a
+  /// copy of its own).
   at::Tensor read(const std::vector<FrameSlots::Held>& held) const;
   bool defined() const { return store_.defined(); }
 
  private:
   at::Tensor store_;
+  std::vector<bool> written_;  // slots that a view may show
 };
 
 }  // namespace minwm::nn

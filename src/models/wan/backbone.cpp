@@ -7,7 +7,7 @@
 #include "minwm/core/random.h"
 #include "minwm/nn/attention.h"
 #include "minwm/nn/embedding.h"
-#include "minwm/nn/recompute.h"
+#include "minwm/nn/parameters.h"
 
 namespace minwm::models {
 namespace {
@@ -29,9 +29,9 @@ WanBackbone::WanBackbone(const WanConfig& config, uint64_t seed) : config_(confi
   using Spec = nn::NamedLinearsImpl::Spec;
   auto patch = register_module("patch_embedding", std::make_shared<Named>());
   patch_weight_ =
-      patch->register_parameter("weight", at::zeros({e, config.in_dim, config.patch_size[0],
+      patch->register_parameter("weight", nn::make_parameter({e, config.in_dim, config.patch_size[0],
                                                      config.patch_size[1], config.patch_size[2]}));
-  patch_bias_ = patch->register_parameter("bias", at::zeros({e}));
+  patch_bias_ = patch->register_parameter("bias", nn::make_parameter({e}));
   text_embedding_ =
       register_module("text_embedding",
                       nn::NamedLinears(std::vector<Spec>{{"0", config.text_dim, e}, {"2", e, e}}));
@@ -47,50 +47,56 @@ WanBackbone::WanBackbone(const WanConfig& config, uint64_t seed) : config_(confi
   }
   register_module("blocks", blocks);
   auto head = register_module("head", std::make_shared<Named>());
-  head_modulation_ = head->register_parameter("modulation", at::zeros({1, 2, e}));
+  head_modulation_ = head->register_parameter("modulation", nn::make_parameter({1, 2, e}));
   head_ = head->register_module("head",
-                                torch::nn::Linear(e, config.patch_size[0] * config.patch_size[1] *
+                                nn::Linear(e, config.patch_size[0] * config.patch_size[1] *
                                                          config.patch_size[2] * config.out_dim));
   if (config.model_type == "i2v") {
     auto image = register_module("img_emb", std::make_shared<Named>());
     const int64_t c = config.clip_dim;
-    image_embedding_ = image->register_module(
-        "proj",
-        torch::nn::Sequential(torch::nn::LayerNorm(torch::nn::LayerNormOptions({c})),
-                              torch::nn::Linear(c, c), torch::nn::GELU(), torch::nn::Linear(c, e),
-                              torch::nn::LayerNorm(torch::nn::LayerNormOptions({e}))));
+    auto proj = image->register_module("proj", std::make_shared<Named>());
+    image_embedding_ = {proj->register_module("0", nn::AffineLayerNorm(c)),
+                        proj->register_module("1", nn::Linear(c, c)),
+                        proj->register_module("3", nn::Linear(c, e)),
+                        proj->register_module("4", nn::AffineLayerNorm(e))};
   }
-  initialise(seed);
-}
-
-void WanBackbone::initialise(uint64_t seed) {
+  set_activation_checkpointing(false);
+  if (nn::HollowParameters::active()) {
+    return;
+  }
   at::NoGradGuard no_grad;
   for (auto& item : named_parameters()) {
-    const std::string& name = item.key();
-    at::Tensor& p = item.value();
-    const std::string purpose = "init." + name;
-    auto uniform = [&](double bound) {
-      p.copy_((random_uniform(p.sizes(), {seed, purpose}) * 2 - 1) * bound);
-    };
-    auto normal = [&](double std) { p.copy_(random_normal(p.sizes(), {seed, purpose}) * std); };
-    const bool camera_projection = name.find("prope_o") != std::string::npos;
-    if (name.ends_with("modulation")) {
-      normal(1 / std::sqrt(static_cast<double>(config_.dim)));
-    } else if (name == "patch_embedding.bias") {
-      uniform(1 / std::sqrt(static_cast<double>(patch_weight_[0].numel())));
-    } else if (name == "head.head.weight" || (camera_projection && config_.camera_init_zero)) {
-      p.zero_();
-    } else if (name.ends_with(".bias")) {
-      p.zero_();
-    } else if (name.find("norm") != std::string::npos || name.rfind("img_emb.proj.0", 0) == 0 ||
-               name.rfind("img_emb.proj.4", 0) == 0) {
-      p.fill_(1);
-    } else if (name.rfind("text_embedding", 0) == 0 || name.rfind("time_embedding", 0) == 0) {
-      normal(0.02);
-    } else {
-      const double fan = static_cast<double>(p.size(0) + p.numel() / p.size(0));
-      uniform(std::sqrt(6 / fan));  // Xavier
-    }
+    initialise(item.key(), item.value(), seed);
+  }
+}
+
+void WanBackbone::set_activation_checkpointing(bool enabled) {
+  set_unit_runner(std::make_shared<nn::LocalUnits>(units(), enabled));
+}
+
+void WanBackbone::initialise(const std::string& name, at::Tensor& p, uint64_t seed) const {
+  const std::string purpose = "init." + name;
+  auto uniform = [&](double bound) {
+    p.copy_((random_uniform(p.sizes(), {seed, purpose}) * 2 - 1) * bound);
+  };
+  auto normal = [&](double std) { p.copy_(random_normal(p.sizes(), {seed, purpose}) * std); };
+  const bool camera_projection = name.find("prope_o") != std::string::npos;
+  if (name.ends_with("modulation")) {
+    normal(1 / std::sqrt(static_cast<double>(config_.dim)));
+  } else if (name == "patch_embedding.bias") {
+    uniform(1 / std::sqrt(static_cast<double>(patch_weight_.numel() / patch_weight_.size(0))));
+  } else if (name == "head.head.weight" || (camera_projection && config_.camera_init_zero)) {
+    p.zero_();
+  } else if (name.ends_with(".bias")) {
+    p.zero_();
+  } else if (name.find("norm") != std::string::npos || name.rfind("img_emb.proj.0", 0) == 0 ||
+             name.rfind("img_emb.proj.4", 0) == 0) {
+    p.fill_(1);
+  } else if (name.rfind("text_embedding", 0) == 0 || name.rfind("time_embedding", 0) == 0) {
+    normal(0.02);
+  } else {
+    const double fan = static_cast<double>(p.size(0) + p.numel() / p.size(0));
+    uniform(std::sqrt(6 / fan));  // Xavier
   }
 }
 
@@ -140,9 +146,11 @@ at::Tensor WanBackbone::embed_text(const Conditions& conditions, int64_t* image_
           .to(at::kFloat);
   *image_rows = 0;
   if (conditions.image_features.defined()) {
-    require(!image_embedding_.is_empty(), "wan: image features were given to a {} model",
+    require(image_embedding_.has_value(), "wan: image features were given to a {} model",
             config_.model_type);
-    const at::Tensor image = image_embedding_->forward(conditions.image_features);
+    const auto& m = *image_embedding_;
+    const at::Tensor image = m.after->forward(m.out->forward(
+        at::gelu(m.in->forward(m.before->forward(conditions.image_features)))));
     *image_rows = image.size(1);
     context = at::cat({image, context}, 1);
   }
@@ -179,6 +187,7 @@ at::Tensor WanBackbone::head(const at::Tensor& x, const at::Tensor& e, const Gri
 }
 
 at::Tensor WanBackbone::forward(const ForwardInput& input) {
+  const auto present = unit_runner()->begin();
   const Grid g = grid(input.latents);
   require(input.timestep.dim() == 2 && input.timestep.size(1) == g.frames,
           "wan: timestep must be [B, {}], one per latent frame", g.frames);
@@ -211,12 +220,11 @@ at::Tensor WanBackbone::forward(const ForwardInput& input) {
   int64_t image_rows = 0;
   const at::Tensor text = embed_text(input.conditions, &image_rows);
   const int64_t tokens = g.tokens();
-  for (const auto& block : blocks_) {
-    const int64_t first = block.ptr() == blocks_.back().ptr()
-                              ? clean
-                              : 0;  // nobody reads clean frames after the last
-    auto run = [this, where, plan, image_rows, tokens, block,
-                first](const std::vector<at::Tensor>& in) {
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    // Nobody reads clean frames after the last block.
+    const int64_t first = i + 1 == blocks_.size() ? clean : 0;
+    auto run = [this, where, plan, image_rows, tokens, block = blocks_[i],
+                first](const nn::Tensors& in) -> nn::Tensors {
       const auto attend = [&](const Projections& p) {
         return nn::attend(transform_queries(p.q, where.from(first, tokens)),
                           transform_keys(p.k, where), transform_values(p.v, where),
@@ -224,36 +232,53 @@ at::Tensor WanBackbone::forward(const ForwardInput& input) {
       };
       const CrossContext context =
           block->cross_attention()->project_context(in[2], image_rows, compute_);
-      return block->forward(in[0], in[1], where, context, attend, compute_, first);
+      return {block->forward(in[0], in[1], where, context, attend, compute_, first)};
     };
-    x = checkpointing_ ? nn::recompute(run, {x, e0, text}, block->parameters())
-                       : run({x, e0, text});
+    x = unit_runner()->run(i, run, {x, e0, text}).front();
   }
   return head(x, time.e, g);
 }
 
-void WanBackbone::update_cross(WanKvCache& cache, const StreamInput& input) {
+at::Tensor WanBackbone::stream_text(WanKvCache& cache, const StreamInput& input,
+                                    int64_t* image_rows) {
   const Conditions& conditions = input.conditions;
   const c10::AutoGradMode mode(at::GradMode::is_enabled() && !input.constant_text);
-  const bool same = !cache.cross_.empty() && cache.text_.is_same(conditions.text) &&
+  // A commit alone leaves the last layer's out.
+  const bool same = !cache.cross_->empty() && cache.cross_->back().k.defined() && cache.text_.is_same(conditions.text) &&
                     cache.image_features_.is_same(conditions.image_features);
+  if (!same) {
+    cache.cross_ = std::make_shared<std::vector<CrossContext>>(blocks_.size());
+    cache.text_ = conditions.text;
+    cache.image_features_ = conditions.image_features;
+  }
   // Under gradients the text's keys and values belong to the graph and are made anew; calls without
-  // gradients may use their values.
-  if (same && !at::GradMode::is_enabled()) {
-    return;
-  }
-  int64_t image_rows = 0;
-  const at::Tensor text = embed_text(conditions, &image_rows);
-  cache.cross_.clear();
-  for (const auto& block : blocks_) {
-    cache.cross_.push_back(block->cross_attention()->project_context(text, image_rows, compute_));
-  }
-  cache.text_ = conditions.text;
-  cache.image_features_ = conditions.image_features;
+  // gradients use their values.
+  return same && !at::GradMode::is_enabled() ? at::Tensor() : embed_text(conditions, image_rows);
 }
+
+namespace {
+
+/// A layer's keys and values of the text: kept ones where they are constant, else those of `text`.
+CrossContext text_context(CrossContext& kept, const WanBlock& block, const at::Tensor& text,
+                          int64_t image_rows, bool constant, at::ScalarType compute) {
+  const c10::AutoGradMode mode(at::GradMode::is_enabled() && !constant);
+  if (kept.k.defined() && !at::GradMode::is_enabled()) {
+    return kept;
+  }
+  const CrossContext made = block->cross_attention()->project_context(text, image_rows, compute);
+  if (!kept.k.defined()) {
+    const auto constant_part = [](const at::Tensor& x) { return x.defined() ? x.detach() : x; };
+    kept = {constant_part(made.k), constant_part(made.v), constant_part(made.k_image),
+            constant_part(made.v_image)};
+  }
+  return made;
+}
+
+}  // namespace
 
 at::Tensor WanBackbone::stream(const StreamInput& input, KvCache& base) {
   const c10::AutoGradMode mode(at::GradMode::is_enabled() && !input.commit);
+  const auto present = unit_runner()->begin();
   auto& cache = dynamic_cast<WanKvCache&>(base);
   const Grid g = grid(input.latents);
   require(input.timestep.dim() == 2 && input.timestep.size(1) == g.frames,
@@ -261,30 +286,41 @@ at::Tensor WanBackbone::stream(const StreamInput& input, KvCache& base) {
   cache.slots_.make_room(g.frames);
   const Geometry where =
       geometry(positions_from(cache.frames_seen(), g.frames), g, input.conditions.cameras);
-  const Geometry past = cache.context_geometry(where.camera(), where.rotary.device());
-  update_cross(cache, input);
+  const Geometry before = cache.context_geometry(where.camera(), where.rotary.device());
+  int64_t image_rows = 0;
+  const at::Tensor text = stream_text(cache, input, &image_rows);
   const TimeEmbedding time = embed_time(input.timestep);
   at::Tensor x = embed_patches(input.latents, input.conditions.image_latents);
+  const bool may_keep = !at::GradMode::is_enabled() || !unit_runner()->recomputes();
   std::vector<Projections> committed;
   for (size_t i = 0; i < blocks_.size(); ++i) {
-    if (input.commit && i + 1 == blocks_.size()) {
-      committed.push_back(
-          blocks_[i]->project(x, time.e0, compute_));  // nobody reads past its keys and values
-      break;
-    }
-    const auto attend = [&](const Projections& p) {
-      if (input.commit) {
-        committed.push_back(p);
+    // Nobody reads past the keys and values of a commit's last block.
+    const bool keys_only = input.commit && i + 1 == blocks_.size();
+    auto run = [this, block = blocks_[i], i, where, image_rows, cross = cache.cross_,
+                past = cache.past(static_cast<int64_t>(i), before, may_keep),
+                constant = input.constant_text, keys_only,
+                commit = input.commit ? &committed : nullptr](const nn::Tensors& in) -> nn::Tensors {
+      if (keys_only) {
+        commit->push_back(block->project(in[0], in[1], compute_));
+        return {in[0]};
       }
-      at::Tensor k = transform_keys(p.k, where), v = transform_values(p.v, where);
-      const auto context = cache.context(static_cast<int64_t>(i), past);
-      if (context.k.defined()) {
-        k = at::cat({context.k, k}, 1);
-        v = at::cat({context.v, v}, 1);
-      }
-      return nn::attend(transform_queries(p.q, where), k, v);
+      const auto attend = [&](const Projections& p) {
+        if (commit != nullptr) {
+          commit->push_back(p);
+        }
+        at::Tensor k = transform_keys(p.k, where), v = transform_values(p.v, where);
+        const auto [past_k, past_v] = past.read();
+        if (past_k.defined()) {
+          k = at::cat({past_k, k}, 1);
+          v = at::cat({past_v, v}, 1);
+        }
+        return nn::attend(transform_queries(p.q, where), k, v);
+      };
+      const CrossContext context =
+          text_context((*cross)[i], block, in[2], image_rows, constant, compute_);
+      return {block->forward(in[0], in[1], where, context, attend, compute_)};
     };
-    x = blocks_[i]->forward(x, time.e0, where, cache.cross_[i], attend, compute_);
+    x = unit_runner()->run(i, run, {x, time.e0, text}).front();
   }
   if (input.commit) {
     cache.commit(committed, where.p_inverse, g.frames);

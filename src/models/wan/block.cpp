@@ -2,6 +2,7 @@
 
 #include "minwm/nn/attention.h"
 #include "minwm/nn/heads.h"
+#include "minwm/nn/parameters.h"
 #include "minwm/nn/pointwise.h"
 
 namespace minwm::models {
@@ -49,16 +50,16 @@ Geometry Geometry::from(int64_t first, int64_t tokens) const {
 }
 
 WanSelfAttentionImpl::WanSelfAttentionImpl(const WanConfig& config) : heads_(config.num_heads) {
-  q = register_module("q", torch::nn::Linear(config.dim, config.dim));
-  k = register_module("k", torch::nn::Linear(config.dim, config.dim));
-  v = register_module("v", torch::nn::Linear(config.dim, config.dim));
-  o = register_module("o", torch::nn::Linear(config.dim, config.dim));
+  q = register_module("q", nn::Linear(config.dim, config.dim));
+  k = register_module("k", nn::Linear(config.dim, config.dim));
+  v = register_module("v", nn::Linear(config.dim, config.dim));
+  o = register_module("o", nn::Linear(config.dim, config.dim));
   if (config.qk_norm) {
     norm_q_ = register_module("norm_q", nn::RmsNorm(config.dim, config.eps));
     norm_k_ = register_module("norm_k", nn::RmsNorm(config.dim, config.eps));
   }
   if (config.camera) {
-    prope_o = register_module("prope_o", torch::nn::Linear(config.dim, config.dim));
+    prope_o = register_module("prope_o", nn::Linear(config.dim, config.dim));
   }
 }
 
@@ -80,17 +81,17 @@ at::Tensor WanSelfAttentionImpl::output(const at::Tensor& heads, const Geometry&
 }
 
 WanCrossAttentionImpl::WanCrossAttentionImpl(const WanConfig& config) : heads_(config.num_heads) {
-  q_ = register_module("q", torch::nn::Linear(config.dim, config.dim));
-  k_ = register_module("k", torch::nn::Linear(config.dim, config.dim));
-  v_ = register_module("v", torch::nn::Linear(config.dim, config.dim));
-  o_ = register_module("o", torch::nn::Linear(config.dim, config.dim));
+  q_ = register_module("q", nn::Linear(config.dim, config.dim));
+  k_ = register_module("k", nn::Linear(config.dim, config.dim));
+  v_ = register_module("v", nn::Linear(config.dim, config.dim));
+  o_ = register_module("o", nn::Linear(config.dim, config.dim));
   if (config.qk_norm) {
     norm_q_ = register_module("norm_q", nn::RmsNorm(config.dim, config.eps));
     norm_k_ = register_module("norm_k", nn::RmsNorm(config.dim, config.eps));
   }
   if (config.model_type == "i2v") {
-    k_img_ = register_module("k_img", torch::nn::Linear(config.dim, config.dim));
-    v_img_ = register_module("v_img", torch::nn::Linear(config.dim, config.dim));
+    k_img_ = register_module("k_img", nn::Linear(config.dim, config.dim));
+    v_img_ = register_module("v_img", nn::Linear(config.dim, config.dim));
     if (config.qk_norm) {
       norm_k_img_ = register_module("norm_k_img", nn::RmsNorm(config.dim, config.eps));
     }
@@ -123,11 +124,11 @@ at::Tensor WanCrossAttentionImpl::forward(const at::Tensor& x, const CrossContex
 }
 
 WanBlockImpl::WanBlockImpl(const WanConfig& config) : eps_(config.eps) {
-  modulation_ = register_parameter("modulation", at::zeros({1, 6, config.dim}));
+  modulation_ = register_parameter("modulation", nn::make_parameter({1, 6, config.dim}));
   self_attn_ = register_module("self_attn", WanSelfAttention(config));
   if (config.cross_attn_norm) {
     norm3_ = register_module(
-        "norm3", torch::nn::LayerNorm(torch::nn::LayerNormOptions({config.dim}).eps(config.eps)));
+        "norm3", nn::AffineLayerNorm(config.dim, config.eps));
   }
   cross_attn_ = register_module("cross_attn", WanCrossAttention(config));
   ffn_ = register_module(
@@ -162,8 +163,7 @@ at::Tensor WanBlockImpl::cross_attention_output(const at::Tensor& x, const Cross
                                                 at::ScalarType compute) const {
   const at::Tensor flat = x.reshape({x.size(0), -1, x.size(3)});
   const at::Tensor normed =
-      norm3_.is_empty() ? flat
-                        : at::layer_norm(flat, {flat.size(2)}, norm3_->weight, norm3_->bias, eps_);
+      norm3_.is_empty() ? flat : norm3_->forward(flat);
   return cross_attn_->forward(normed, context, compute).view(x.sizes());
 }
 

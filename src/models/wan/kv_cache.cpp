@@ -22,7 +22,7 @@ WanKvCache::WanKvCache(const CacheOptions& options, int64_t layers, int64_t heig
 void WanKvCache::reset() {
   slots_.clear();
   text_ = image_features_ = at::Tensor();
-  cross_.clear();
+  cross_ = std::make_shared<std::vector<CrossContext>>();
 }
 
 WanKvCache::LayerView WanKvCache::layer(int64_t index) const {
@@ -69,23 +69,31 @@ Geometry WanKvCache::context_geometry(bool camera, const at::Device& device) con
   return geometry;
 }
 
-WanKvCache::Context WanKvCache::context(int64_t index, const Geometry& geometry) {
+std::pair<at::Tensor, at::Tensor> WanKvCache::Past::read() const {
+  if (transformed || !k.defined()) {
+    return {k, v};
+  }
+  at::NoGradGuard constants;  // gradients never flow into committed frames
+  return {transform_keys(k, geometry), transform_values(v, geometry)};
+}
+
+WanKvCache::Past WanKvCache::past(int64_t index, const Geometry& geometry, bool may_keep) {
   if (slots_.held().empty()) {
     return {};
   }
   Layer& layer = layers_.at(static_cast<size_t>(index));
   if (layer.memo_version == slots_.version()) {
-    return {layer.memo_k, layer.memo_v};
+    return {layer.memo_k, layer.memo_v, {}, true};
   }
-  at::NoGradGuard constants;  // gradients never flow into committed frames
   const LayerView view = this->layer(index);
-  Context context{transform_keys(view.k, geometry), transform_values(view.v, geometry)};
-  if (static_cast<int64_t>(context.k.nbytes() + context.v.nbytes()) <= kMemoBytes) {
-    layer.memo_k = context.k;
-    layer.memo_v = context.v;
+  Past past{view.k, view.v, geometry, false};
+  const int64_t paths = geometry.camera() ? 2 : 1;
+  if (may_keep && static_cast<int64_t>(view.k.nbytes() + view.v.nbytes()) * paths <= kMemoBytes) {
+    std::tie(layer.memo_k, layer.memo_v) = past.read();
     layer.memo_version = slots_.version();
+    return {layer.memo_k, layer.memo_v, {}, true};
   }
-  return context;
+  return past;
 }
 
 void WanKvCache::commit(const std::vector<Projections>& layers, const at::Tensor& p_inverse,

@@ -28,7 +28,7 @@ class WanKvCache : public KvCache {
     std::vector<int64_t> frames;
   };
   LayerView layer(int64_t index) const;
-  const CrossContext& cross(int64_t index) const { return cross_.at(static_cast<size_t>(index)); }
+  const CrossContext& cross(int64_t index) const { return cross_->at(static_cast<size_t>(index)); }
   int64_t frames_held() const { return static_cast<int64_t>(slots_.held().size()); }
   /// Evicts what the next chunk of `count` frames no longer sees.
   void make_room(int64_t count) { slots_.make_room(count); }
@@ -40,10 +40,16 @@ class WanKvCache : public KvCache {
     at::Tensor memo_k, memo_v;  // transformed context; several denoising steps read the same one
     int64_t memo_version = -1;
   };
-  struct Context {
-    at::Tensor k, v;  // transformed, [B, held * tokens, A or 2A, D]; undefined if nothing is held
+  /// What a chunk sees of the past in one layer; valid after the cache has moved on.
+  struct Past {
+    at::Tensor k, v;    // [B, held * tokens, A, D], or transformed [B, held * tokens, A or 2A, D]
+    Geometry geometry;  // of the held frames
+    bool transformed = false;
+    /// Transformed keys and values, undefined if nothing is held.
+    std::pair<at::Tensor, at::Tensor> read() const;
   };
-  Context context(int64_t index, const Geometry& geometry);
+  /// Transformed once for all denoising steps of a chunk where the copy is small and `may_keep`.
+  Past past(int64_t index, const Geometry& geometry, bool may_keep);
   Geometry context_geometry(bool camera, const at::Device& device) const;
   std::vector<int64_t> positions() const;
   void commit(const std::vector<Projections>& layers, const at::Tensor& p_inverse, int64_t count);
@@ -54,7 +60,10 @@ class WanKvCache : public KvCache {
   std::vector<Layer> layers_;
   nn::SlotStore p_inverse_;
   at::Tensor text_, image_features_;
-  std::vector<CrossContext> cross_;
+  /// Per layer what the text turned into, made by the first call that needs it; shared with the
+  /// backward of calls under gradients.
+  std::shared_ptr<std::vector<CrossContext>> cross_ =
+      std::make_shared<std::vector<CrossContext>>();
 };
 
 class WanBackbone : public Backbone {
@@ -69,7 +78,8 @@ class WanBackbone : public Backbone {
   int64_t latent_channels() const override { return config_.out_dim; }
   int64_t text_dim() const override { return config_.text_dim; }
   void set_compute_dtype(at::ScalarType dtype) override { compute_ = dtype; }
-  void set_activation_checkpointing(bool enabled) override { checkpointing_ = enabled; }
+  void set_activation_checkpointing(bool enabled) override;
+  void initialise(const std::string& name, at::Tensor& values, uint64_t seed) const override;
   const WanConfig& config() const { return config_; }
 
   /// timestep [B, T] → e [B, T, E] and e0 [B, T, 6, E] (spec wan-dit 3, step 2).
@@ -89,16 +99,21 @@ class WanBackbone : public Backbone {
   Geometry geometry(const std::vector<int64_t>& positions, const Grid& grid,
                     const camera::Cameras& cameras) const;
   at::Tensor head(const at::Tensor& x, const at::Tensor& e, const Grid& grid) const;
-  void initialise(uint64_t seed);
-  void update_cross(WanKvCache& cache, const StreamInput& input);
+  /// The embedded text if this call needs it, else undefined; readies the cache for new text.
+  at::Tensor stream_text(WanKvCache& cache, const StreamInput& input, int64_t* image_rows);
 
   WanConfig config_;
   at::ScalarType compute_ = at::kFloat;
-  bool checkpointing_ = false;
   at::Tensor patch_weight_, patch_bias_, head_modulation_;
   nn::NamedLinears text_embedding_{nullptr}, time_embedding_{nullptr}, time_projection_{nullptr};
-  torch::nn::Linear head_{nullptr};
-  torch::nn::Sequential image_embedding_{nullptr};
+  nn::Linear head_{nullptr};
+  /// Of image features [B, L, clip_dim] (i2v): norm, two linear layers, norm.
+  struct ImageEmbedding {
+    nn::AffineLayerNorm before{nullptr};
+    nn::Linear in{nullptr}, out{nullptr};
+    nn::AffineLayerNorm after{nullptr};
+  };
+  std::optional<ImageEmbedding> image_embedding_;
   std::vector<WanBlock> blocks_;
 };
 

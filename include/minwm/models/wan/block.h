@@ -40,7 +40,7 @@ class WanSelfAttentionImpl : public torch::nn::Module {
   at::Tensor output(const at::Tensor& heads, const Geometry& geometry,
                     at::ScalarType compute) const;
 
-  torch::nn::Linear q{nullptr}, k{nullptr}, v{nullptr}, o{nullptr}, prope_o{nullptr};
+  nn::Linear q{nullptr}, k{nullptr}, v{nullptr}, o{nullptr}, prope_o{nullptr};
 
  private:
   int64_t heads_;
@@ -64,7 +64,7 @@ class WanCrossAttentionImpl : public torch::nn::Module {
 
  private:
   int64_t heads_;
-  torch::nn::Linear q_{nullptr}, k_{nullptr}, v_{nullptr}, o_{nullptr}, k_img_{nullptr},
+  nn::Linear q_{nullptr}, k_{nullptr}, v_{nullptr}, o_{nullptr}, k_img_{nullptr},
       v_img_{nullptr};
   nn::RmsNorm norm_q_{nullptr}, norm_k_{nullptr}, norm_k_img_{nullptr};
 };
@@ -106,7 +106,7 @@ class WanBlockImpl : public torch::nn::Module {
   double eps_;
   at::Tensor modulation_;
   WanSelfAttention self_attn_{nullptr};
-  torch::nn::LayerNorm norm3_{nullptr};
+  nn::AffineLayerNorm norm3_{nullptr};
   WanCrossAttention cross_attn_{nullptr};
   nn::NamedLinears ffn_{nullptr};
 };
