@@ -108,7 +108,8 @@ File::~File() {
   if (!impl_ || impl_->file < 0) {
     return;
   }
-  if (impl_->parallel && std::uncaught_exceptions() > impl_->exceptions_at_open) {
+  if (impl_->left_open ||
+      (impl_->parallel && std::uncaught_exceptions() > impl_->exceptions_at_open)) {
     return;
   }
   const Lock lock;
@@ -119,6 +120,10 @@ File::~File() {
 void File::close() {
   const Lock lock;
   impl_->close();
+}
+
+void File::leave_open() {
+  impl_->left_open = true;
 }
 
 const std::filesystem::path& File::path() const {

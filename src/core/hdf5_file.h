@@ -56,6 +56,7 @@ struct File::Impl {
   std::filesystem::path path;
   hid_t file = -1;
   bool parallel = false;
+  bool left_open = false;
   int exceptions_at_open = std::uncaught_exceptions();
 
   template <class Status>

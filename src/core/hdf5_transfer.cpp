@@ -2,8 +2,13 @@
 // which are ranges.
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <functional>
 #include <numeric>
+
+#include <fcntl.h>
+#include <unistd.h>
 
 #include <ATen/ATen.h>
 #include <spdlog/fmt/ranges.h>
@@ -195,6 +200,15 @@ at::Tensor File::read_range(const std::string& name, int64_t begin, int64_t coun
   at::Tensor values = at::empty({count}, type(name));
   impl_->transfer(name, stored, begin, values, false);
   return values;
+}
+
+void File::sync_data() const {
+  const std::string name = impl_->path.string();
+  const int descriptor = ::open(name.c_str(), O_RDONLY | O_CLOEXEC);
+  require(descriptor >= 0, "{}: cannot be opened: {}", name, std::strerror(errno));
+  const int code = ::fsync(descriptor) == 0 ? 0 : errno;
+  ::close(descriptor);
+  require(code == 0, "{}: cannot be synced: {}", name, std::strerror(code));
 }
 
 }  // namespace minwm::hdf5

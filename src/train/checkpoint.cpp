@@ -30,31 +30,45 @@ std::filesystem::path find_step(const std::filesystem::path& path) {
 }  // namespace
 
 struct Checkpoint::Impl {
-  explicit Impl(const std::filesystem::path& step_folder)
-      : path(step_folder), file(step_folder / kStateFile, hdf5::File::Mode::kReadOnly) {
+  Impl(const std::filesystem::path& step_folder, Verify verify_)
+      : path(step_folder),
+        verify(verify_),
+        file(step_folder / kStateFile, hdf5::File::Mode::kReadOnly) {
     const std::string where = file.path().string();
     require(file.has_attribute("/", "format") && file.read_string("/", "format") == kFormat,
             "{}: is no checkpoint of minwm train", where);
     const int64_t version = file.read_integer("/", "version");
     require(version == kFormatVersion, "{}: checkpoint format {}, expected {}", where, version,
             kFormatVersion);
-    // Written last: a file without it was not finished.
-    require(file.has_attribute("/", "datasets"), "{}: was not written to its end", where);
+    // Set last: a file without it was not finished.
+    const int64_t expected =
+        file.has_attribute("/", "datasets") ? file.read_integer("/", "datasets") : kUnfinished;
+    require(expected != kUnfinished, "{}: was not written to its end", where);
     names = file.datasets();
-    const int64_t expected = file.read_integer("/", "datasets");
     require(static_cast<int64_t>(names.size()) == expected, "{}: holds {} datasets, expected {}",
             where, names.size(), expected);
     info = info_from_json(file.read_string("/", "info"), where);
+    // Absent from checkpoints of before sharding.
+    if (file.has_attribute("/", "mesh")) {
+      info.mesh = file.read_string("/", "mesh");
+      info.data_position = file.read_integer("/", "data_position");
+    }
+  }
+
+  void require_name(const std::string& name) const {
+    require(std::binary_search(names.begin(), names.end(), name), "{}: lacks the dataset '{}'",
+            file.path().string(), name);
   }
 
   std::filesystem::path path;
+  Verify verify;
   hdf5::File file;
   CheckpointInfo info;
   std::vector<std::string> names;
 };
 
-Checkpoint::Checkpoint(const std::filesystem::path& path)
-    : impl_(std::make_unique<Impl>(find_step(path))) {}
+Checkpoint::Checkpoint(const std::filesystem::path& path, Verify verify)
+    : impl_(std::make_unique<Impl>(find_step(path), verify)) {}
 Checkpoint::~Checkpoint() = default;
 
 const CheckpointInfo& Checkpoint::info() const {
@@ -71,13 +85,32 @@ std::vector<std::string> Checkpoint::names() const {
 }
 
 at::Tensor Checkpoint::read(const std::string& name) const {
-  const std::string where = impl_->file.path().string();
-  require(contains(name), "{}: lacks the dataset '{}'", where, name);
+  impl_->require_name(name);
   at::Tensor tensor = impl_->file.read(name);
-  const auto stored = static_cast<uint64_t>(impl_->file.read_integer(name, "sum64"));
-  require(checksum(tensor) == stored, "{}: dataset '{}' is damaged (its checksum is wrong)", where,
-          name);
+  if (impl_->verify == Verify::kEachRead) {
+    const auto stored = static_cast<uint64_t>(impl_->file.read_integer(name, "sum64"));
+    require(checksum(tensor) == stored, "{}: dataset '{}' is damaged (its checksum is wrong)",
+            impl_->file.path().string(), name);
+  }
   return tensor;
+}
+
+std::vector<int64_t> Checkpoint::shape(const std::string& name) const {
+  impl_->require_name(name);
+  return impl_->file.shape(name);
+}
+
+at::Tensor Checkpoint::read_range(const std::string& name, int64_t begin, int64_t count) const {
+  impl_->require_name(name);
+  return impl_->file.read_range(name, begin, count);
+}
+
+std::vector<int64_t> Checkpoint::checksums() const {
+  std::vector<int64_t> sums;
+  for (const auto& name : impl_->names) {
+    sums.push_back(impl_->file.read_integer(name, "sum64"));
+  }
+  return sums;
 }
 
 TensorMap Checkpoint::read_group(const std::string& prefix) const {
@@ -102,15 +135,12 @@ void Checkpoint::load_model(torch::nn::Module& model, bool prefer_ema) const {
 }
 
 std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::path& run) {
-  for (const auto& directory : {run / "checkpoints", run}) {
-    auto folders = step_folders(directory);
-    for (auto folder = folders.rbegin(); folder != folders.rend(); ++folder) {
-      try {
-        Checkpoint opened(*folder);
-        return *folder;
-      } catch (const Error& error) {
-        spdlog::warn("skipping an incomplete checkpoint: {}", error.what());
-      }
+  for (const auto& folder : candidates(run)) {
+    try {
+      Checkpoint opened(folder);
+      return folder;
+    } catch (const Error& error) {
+      spdlog::warn("skipping an incomplete checkpoint: {}", error.what());
     }
   }
   return std::nullopt;

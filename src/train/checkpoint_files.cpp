@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstring>
 
 #include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
@@ -40,16 +41,39 @@ std::vector<std::filesystem::path> step_folders(const std::filesystem::path& dir
   return folders;
 }
 
-uint64_t checksum(const at::Tensor& tensor) {
+std::vector<std::filesystem::path> candidates(const std::filesystem::path& run) {
+  std::vector<std::filesystem::path> newest_first;
+  for (const auto& directory : {run / "checkpoints", run}) {
+    const auto folders = step_folders(directory);
+    newest_first.insert(newest_first.end(), folders.rbegin(), folders.rend());
+  }
+  return newest_first;
+}
+
+uint64_t checksum(const at::Tensor& tensor, uint64_t first_word) {
   const at::Tensor plain = tensor.detach().to(at::kCPU).contiguous();
-  TORCH_INTERNAL_ASSERT(plain.nbytes() % sizeof(uint32_t) == 0, "checksums are over 32-bit words");
   const auto* words = static_cast<const uint32_t*>(plain.const_data_ptr());
   const uint64_t count = plain.nbytes() / sizeof(uint32_t);
+  const uint64_t rest = plain.nbytes() % sizeof(uint32_t);
   uint64_t sum = 0;
   for (uint64_t i = 0; i < count; ++i) {
-    sum += mix64((i << 32) | words[i]);
+    sum += mix64(((first_word + i) << 32) | words[i]);
+  }
+  if (rest > 0) {
+    uint32_t last = 0;
+    std::memcpy(&last, words + count, rest);
+    sum += mix64(((first_word + count) << 32) | last);
   }
   return sum;
+}
+
+Share share_of(int64_t index, int64_t numel, int rank, int size) {
+  constexpr int64_t kLarge = 64 * 1024, kCut = 1024;
+  if (numel < kLarge) {
+    return index % size == rank ? Share{0, numel} : Share{0, 0};
+  }
+  const auto cut = [&](int64_t r) { return r == size ? numel : numel * r / size / kCut * kCut; };
+  return {cut(rank), cut(rank + 1)};
 }
 
 std::string info_to_json(const CheckpointInfo& info) {

@@ -1,147 +1,146 @@
-// Writing checkpoints: every rank its share of the tensors, under a temporary name until all of it
-// is on the disk.
+// CheckpointWriter: copies on the caller's thread, writes on its own.
 
-#include <algorithm>
-#include <numeric>
+#include <atomic>
+#include <exception>
+#include <thread>
 
 #include <spdlog/spdlog.h>
 
+#include "checkpoint_agreement.h"
 #include "checkpoint_files.h"
-#include "minwm/comm/mpi.h"
+#include "checkpoint_step.h"
 #include "minwm/core/error.h"
-#include "minwm/core/files.h"
-#include "minwm/core/hdf5.h"
-#include "minwm/train/checkpoint.h"
 
 namespace minwm::train {
 namespace {
 
 namespace fs = std::filesystem;
 
-/// Which rank writes which tensor: the largest first, each to the rank with the least so far; the
-/// same on every rank.
-std::map<std::string, int> assign_writers(const TensorMap& tensors, int ranks) {
-  std::vector<const TensorMap::value_type*> by_size;
-  for (const auto& entry : tensors) {
-    by_size.push_back(&entry);
-  }
-  std::stable_sort(by_size.begin(), by_size.end(), [](const auto* a, const auto* b) {
-    return a->second.numel() > b->second.numel();
-  });
-  std::vector<int64_t> load(static_cast<size_t>(ranks), 0);
-  std::map<std::string, int> writers;
-  for (const auto* entry : by_size) {
-    const auto least = std::min_element(load.begin(), load.end());
-    *least += entry->second.numel() + 1;
-    writers[entry->first] = static_cast<int>(least - load.begin());
-  }
-  return writers;
-}
+/// A save in flight: shared by the writer and its thread, which may outlive it.
+struct Job {
+  /// Ordered by how bad it is: the ranks compare the largest.
+  enum State { kDone, kRunning, kFailed, kFailedAlone };
+  explicit Job(StepWriter writer_) : writer(std::move(writer_)) {}
+  StepWriter writer;
+  Failure failure{"", kExitDone};  ///< final once `state` is not kRunning
+  std::atomic<State> state = kRunning;
 
-hdf5::File create_file(const fs::path& path, const comm::Communicator& world) {
-  if (world.size() == 1) {
-    return {path, hdf5::File::Mode::kCreate};
+  void run() noexcept {
+    failure = failure_of([this] { writer.run(); });
+    state = failure.message.empty() ? kDone : writer.failed_alone() ? kFailedAlone : kFailed;
   }
-  const MPI_Comm handle = comm::mpi_handle(world);
-  return {path, hdf5::File::Mode::kCreate, &handle};
-}
-
-void write_state(const fs::path& path, const CheckpointInfo& info, const TensorMap& tensors,
-                 comm::Communicator& world) {
-  hdf5::File file = create_file(path, world);
-  file.write_attribute("/", "format", kFormat);
-  file.write_attribute("/", "version", kFormatVersion);
-  file.write_attribute("/", "info", info_to_json(info));
-  for (const auto& [name, tensor] : tensors) {
-    file.create_dataset(name, tensor.scalar_type(), tensor.sizes().vec());
-  }
-  const auto writers = assign_writers(tensors, world.size());
-  at::Tensor sums = at::zeros({static_cast<int64_t>(tensors.size())}, at::kLong);
-  int64_t index = 0;
-  for (const auto& [name, tensor] : tensors) {
-    if (writers.at(name) == world.rank()) {
-      file.write(name, tensor);
-      sums[index] = static_cast<int64_t>(checksum(tensor));
-    }
-    ++index;
-  }
-  world.all_reduce(sums, "checkpoint checksums");
-  index = 0;
-  for (const auto& [name, tensor] : tensors) {
-    file.write_attribute(name, "sum64", sums[index++].item<int64_t>());
-  }
-  file.write_attribute("/", "datasets", static_cast<int64_t>(tensors.size()));
-  file.close();
-}
-
-/// Removes what a killed save left behind, and all but the `keep` newest steps.
-void prune(const fs::path& directory, int64_t keep) {
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(directory, ignored)) {
-    const std::string name = entry.path().filename().string();
-    if (name.ends_with(".tmp") && step_of(name.substr(0, name.size() - 4)) >= 0) {
-      fs::remove_all(entry.path(), ignored);
-    }
-  }
-  auto folders = step_folders(directory);
-  const auto surplus = static_cast<int64_t>(folders.size()) - std::max<int64_t>(keep, 1);
-  for (int64_t i = 0; i < surplus; ++i) {
-    fs::remove_all(folders[static_cast<size_t>(i)], ignored);
-  }
-}
-
-void remove_folder(const fs::path& folder) {
-  std::error_code error;
-  fs::remove_all(folder, error);
-  require(!error, "{}: cannot be removed: {}", folder.string(), error.message());
-}
-
-void write_step(const fs::path& pending, const fs::path& final_path, const CheckpointInfo& info,
-                const TensorMap& tensors, const std::vector<fs::path>& extra_files,
-                comm::Communicator& world) {
-  if (world.rank() == 0) {
-    remove_folder(pending);
-    std::error_code error;
-    fs::create_directories(pending, error);
-    require(!error, "{}: cannot be made: {}", pending.string(), error.message());
-    atomic_write(pending / kConfigFile, info.config);
-    for (const auto& extra : extra_files) {
-      atomic_write(pending / extra.filename(), read_file(extra));
-    }
-  }
-  world.barrier("checkpoint folder");
-  write_state(pending / kStateFile, info, tensors, world);
-  world.barrier("checkpoint written");
-  if (world.rank() == 0) {
-    remove_folder(final_path);  // a torn one of the same step
-    publish_directory(pending, final_path);
-  }
-  world.barrier("checkpoint published");
-}
+};
 
 }  // namespace
+
+struct CheckpointWriter::Impl {
+  fs::path directory;
+  int64_t keep = 1;
+  std::shared_ptr<comm::Communicator> world;
+  std::shared_ptr<comm::Communicator> writers;  ///< of the threads alone; nothing: no threads
+  HostBuffers buffers;
+  std::shared_ptr<Job> job;  ///< nothing: no save in flight on any rank
+  std::thread thread;
+  bool given_up = false;  ///< other ranks' threads may be blocked for ever
+  int exceptions_at_start = std::uncaught_exceptions();
+
+  [[noreturn]] void fail_on_every_rank(Job::State worst) {
+    if (worst == Job::kFailed) {
+      // Agreed on among the threads, so that every one of them is about to end with it.
+      thread.join();
+      const Failure failure = std::exchange(job, nullptr)->failure;
+      throw Error(failure.message, failure.exit_code);
+    }
+    given_up = true;
+    const bool mine = job->state == Job::kFailedAlone;
+    const Failure failure = agree(mine ? job->failure : Failure{"", kExitDone}, *world);
+    throw Error(failure.message, failure.exit_code);
+  }
+};
+
+CheckpointWriter::CheckpointWriter(fs::path directory, int64_t keep,
+                                   std::shared_ptr<comm::Communicator> world, bool asynchronous)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->directory = std::move(directory);
+  impl_->keep = keep;
+  impl_->world = std::move(world);
+  if (asynchronous) {
+    impl_->writers = impl_->world->split(0);
+  }
+}
+
+CheckpointWriter::~CheckpointWriter() {
+  if (!impl_->thread.joinable()) {
+    return;
+  }
+  const auto job = impl_->job;
+  const bool several = impl_->world->size() > 1;
+  const bool unwinding = std::uncaught_exceptions() > impl_->exceptions_at_start;
+  if (several && (unwinding || impl_->given_up)) {
+    impl_->thread.detach();  // the job is ending, and other ranks may never come
+    return;
+  }
+  impl_->thread.join();
+  if (job->state == Job::kDone) {
+    return;
+  }
+  if (several && job->state == Job::kFailedAlone) {
+    comm::abort_job(job->failure.message, job->failure.exit_code);  // others may be blocked
+  }
+  spdlog::error("{}", job->failure.message);
+}
+
+void CheckpointWriter::save(const CheckpointInfo& info, const TensorMap& whole,
+                            const PartMap& parts, const std::vector<fs::path>& extra_files) {
+  wait();
+  auto& my = *impl_;
+  const bool asynchronous = my.writers != nullptr;
+  auto pieces = pieces_of(whole, parts, my.world->rank(), my.world->size(),
+                          asynchronous ? &my.buffers : nullptr);
+  StepWriter writer(my.directory, my.keep, info, std::move(pieces), extra_files,
+                    asynchronous ? my.writers : my.world);
+  if (!asynchronous) {
+    writer.run();
+    return;
+  }
+  my.job = std::make_shared<Job>(std::move(writer));
+  my.thread = std::thread([job = my.job] { job->run(); });
+}
+
+void CheckpointWriter::check() {
+  auto& my = *impl_;
+  if (my.job == nullptr) {
+    return;
+  }
+  const auto worst =
+      static_cast<Job::State>(my.world->all_reduce_max(my.job->state, "checkpoint state"));
+  if (worst == Job::kRunning) {
+    return;
+  }
+  if (worst != Job::kDone) {
+    my.fail_on_every_rank(worst);
+  }
+  my.thread.join();
+  my.job = nullptr;
+}
+
+void CheckpointWriter::wait() {
+  constexpr std::chrono::milliseconds kFirstNap{1}, kLongestNap{20};
+  for (auto nap = kFirstNap; impl_->job != nullptr; nap = std::min(nap * 2, kLongestNap)) {
+    check();
+    if (impl_->job != nullptr) {
+      std::this_thread::sleep_for(nap);
+    }
+  }
+}
 
 fs::path save_checkpoint(const fs::path& directory, const CheckpointInfo& info,
                          const TensorMap& tensors, const std::vector<fs::path>& extra_files,
                          int64_t keep, comm::Communicator& world) {
-  const fs::path final_path = directory / step_name(info.step);
-  const fs::path pending = final_path.string() + ".tmp";
-  try {
-    write_step(pending, final_path, info, tensors, extra_files, world);
-  } catch (const Error& error) {
-    // With several ranks the job is about to be aborted, and the others may still write.
-    if (world.size() == 1) {
-      std::error_code ignored;
-      fs::remove_all(pending, ignored);
-    }
-    throw Error(fmt::format("checkpoint of step {} was not saved; older ones are untouched: {}",
-                            info.step, error.what()),
-                error.exit_code());
-  }
-  if (world.rank() == 0) {
-    prune(directory, keep);
-  }
-  return final_path;
+  // The caller keeps the communicator.
+  const std::shared_ptr<comm::Communicator> borrowed(std::shared_ptr<void>(), &world);
+  CheckpointWriter(directory, keep, borrowed, false).save(info, tensors, {}, extra_files);
+  return directory / step_name(info.step);
 }
 
 }  // namespace minwm::train

@@ -30,7 +30,8 @@ class File {
   /// Opens or creates (replacing) a file for this process alone.
   /// @throws Error naming the file: missing, not HDF5, truncated, no space.
   File(const std::filesystem::path& path, Mode mode);
-  /// Opens or creates through MPI-IO (collective). `mpi_comm` points to an MPI_Comm.
+  /// Opens or creates through MPI-IO (collective). `mpi_comm` points to an MPI_Comm. One thread of a
+  /// process at a time may have such a file: two would wait for the other ranks under one lock.
   File(const std::filesystem::path& path, Mode mode, const void* mpi_comm);
   /// Closes what is open and says nothing of errors; while an exception unwinds, a file under
   /// MPI-IO stays open, because closing is collective and the other ranks may never come.
@@ -71,11 +72,16 @@ class File {
   std::string read_string(const std::string& object, const std::string& key) const;
   int64_t read_integer(const std::string& object, const std::string& key) const;
 
+  /// Returns when what this process wrote of the tensors is on the disk. Takes long, and not the
+  /// lock. @throws Error with the system's reason.
+  void sync_data() const;
   /// Hands everything to the operating system (under MPI-IO: collective, and to the disk).
   void flush();
   /// Flushes and closes (collective under MPI-IO). Nothing else may be called afterwards.
   /// @throws Error naming the file and the reason, e.g. "No space left on device".
   void close();
+  /// The destructor will not close it: under MPI-IO, where the other ranks may never come.
+  void leave_open();
   const std::filesystem::path& path() const;
 
  private:

@@ -1,7 +1,7 @@
 #pragma once
 // Logical checkpoints: `step-000123/` holds state.h5 (every tensor at its full shape, fp32,
-// checksummed) and config.ini; it appears under its name only when complete. Parallel HDF5,
-// collective over the world.
+// checksummed) and config.ini; it appears under its name only when complete. Nothing in it depends
+// on how many ranks wrote it. Parallel HDF5, collective over the world; spec parallel 5.
 
 #include <filesystem>
 #include <map>
@@ -31,16 +31,64 @@ struct CheckpointInfo {
   int64_t chunk_frames = 0;
   int64_t window_frames = 0, sink_frames = 0;  ///< attention window of its rollouts; 0 = the clip
   int64_t latent_height = 0, latent_width = 0, latent_frames = 0;
-  double fx = 0, fy = 0;  ///< normalised intrinsics trained with
+  double fx = 0, fy = 0;      ///< normalised intrinsics trained with
+  std::string mesh;           ///< how its ranks were arranged, for readers: "replicate 1 x shard 4"
+  int64_t data_position = 0;  ///< global batches drawn so far
 };
 
 /// Name → tensor groups, e.g. "model/param/blocks.0.ffn.0.weight".
 using TensorMap = std::map<std::string, at::Tensor>;
 
-/// Writes `directory`/step-NNNNNN (collective; every rank passes the same tensors and writes a
-/// share of them) as step-NNNNNN.tmp, which is renamed once it is on the disk. Extra files (codec)
-/// are copied in. Then prunes to the `keep` newest. @throws Error with the reason (e.g. a full
-/// disk); the older checkpoints are untouched then.
+/// One tensor of which this rank holds `values` = elements [begin, begin + values.numel()), in
+/// row-major order, of the full `shape`. The parts of different ranks do not overlap and together
+/// cover the tensor; a rank that holds nothing, or a replica that leaves the writing to others,
+/// passes none (an empty tensor of the same type; undefined = float32). Types narrower than four
+/// bytes are cut at whole 32-bit words. Every rank passes the same names, shapes and types.
+struct Part {
+  at::Tensor values;
+  std::vector<int64_t> shape;
+  int64_t begin = 0;
+};
+using PartMap = std::map<std::string, Part>;
+
+/// Writes `directory`/step-NNNNNN as step-NNNNNN.tmp, renamed once all of it is on the disk, then
+/// prunes to the `keep` newest. With `asynchronous`, a thread writes from a copy in host memory,
+/// over a communicator of its own, while training goes on.
+///
+/// What fails on one rank (a full disk) is agreed on by all writers, the half-written folder is
+/// removed, and every rank throws the same Error, the first failing rank's. A rank that fails
+/// inside a collective call of HDF5 may leave the other writers blocked there: check() and wait()
+/// then throw on every rank all the same, and the job has to end; the threads are left behind.
+class CheckpointWriter {
+ public:
+  /// Collective over `world`. All calls are to be made by one thread.
+  CheckpointWriter(std::filesystem::path directory, int64_t keep,
+                   std::shared_ptr<comm::Communicator> world, bool asynchronous);
+  /// Waits for this rank's part of a save in flight and logs its failure; call wait() before, to
+  /// hear of it. While an exception unwinds, it leaves the writing of several ranks behind.
+  ~CheckpointWriter();
+  CheckpointWriter(const CheckpointWriter&) = delete;
+  CheckpointWriter& operator=(const CheckpointWriter&) = delete;
+
+  /// Collective; waits for an earlier save first (and throws its failure). Asynchronous: returns
+  /// once the tensors are copied (buffers are kept and used again), and they may change then.
+  /// Synchronous: returns when the checkpoint is there. `whole` tensors are equal on all ranks,
+  /// which share out their writing; `extra_files` (codec) are copied in.
+  /// @throws Error with the reason (e.g. a full disk); the older checkpoints are untouched then.
+  void save(const CheckpointInfo& info, const TensorMap& whole, const PartMap& parts,
+            const std::vector<std::filesystem::path>& extra_files);
+  /// Collective, does not wait for the disk: throws on every rank if the save in flight failed on
+  /// any. To be called at step boundaries; costs nothing while no save is in flight.
+  void check();
+  /// Collective: returns when the save in flight is complete, or throws as check() does.
+  void wait();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// The synchronous form of CheckpointWriter for tensors that all ranks hold (collective).
 std::filesystem::path save_checkpoint(const std::filesystem::path& directory,
                                       const CheckpointInfo& info, const TensorMap& tensors,
                                       const std::vector<std::filesystem::path>& extra_files,
@@ -50,9 +98,13 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& directory,
 /// or altered.
 class Checkpoint {
  public:
-  /// `path` is a step folder, or a run folder / checkpoints folder (then the latest valid step is
-  /// taken).
-  explicit Checkpoint(const std::filesystem::path& path);
+  enum class Verify {
+    kEachRead,  ///< read() compares the checksum of what it reads
+    kSkip,      ///< for one that latest_valid_checkpoint() returned
+  };
+  /// `path` is a step folder, or a run folder / checkpoints folder (then the latest complete step
+  /// is taken).
+  explicit Checkpoint(const std::filesystem::path& path, Verify verify = Verify::kEachRead);
   ~Checkpoint();
   const CheckpointInfo& info() const;
   const std::filesystem::path& path() const;
@@ -60,6 +112,13 @@ class Checkpoint {
   std::vector<std::string> names() const;
   /// @throws Error naming file and dataset: absent, or its checksum is wrong.
   at::Tensor read(const std::string& name) const;
+  /// The full shape; empty for a scalar.
+  std::vector<int64_t> shape(const std::string& name) const;
+  /// Elements [begin, begin + count) in row-major order, of which only the bytes are read: [count].
+  /// No checksum covers a range: see latest_valid_checkpoint.
+  at::Tensor read_range(const std::string& name, int64_t begin, int64_t count) const;
+  /// The stored sum64 of every dataset, in the order of names().
+  std::vector<int64_t> checksums() const;
   /// Every dataset whose name starts with `prefix`, named by the rest.
   TensorMap read_group(const std::string& prefix) const;
   /// Strictly loads "model/<kind>/…" (kind "ema" if present and preferred, else "param") into a
@@ -74,5 +133,12 @@ class Checkpoint {
 /// The newest complete step folder below a run folder, or nothing. Torn ones are named in a warning
 /// and skipped.
 std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::path& run);
+
+/// The newest step folder below a run folder of which everything is as it was written, or nothing:
+/// every byte of every dataset is read, shared out over the ranks, and summed. Torn or altered ones
+/// are skipped; rank 0 names file, dataset and what is wrong in one warning each. Collective over
+/// `world`, of any size; the same on all ranks.
+std::optional<std::filesystem::path> latest_valid_checkpoint(const std::filesystem::path& run,
+                                                             comm::Communicator& world);
 
 }  // namespace minwm::train
