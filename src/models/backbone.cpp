@@ -3,6 +3,7 @@
 #include "minwm/core/error.h"
 #include "minwm/models/wan/backbone.h"
 #include "minwm/nn/parameters.h"
+#include "minwm/parallel/context.h"
 
 namespace minwm::models {
 
@@ -13,6 +14,11 @@ std::shared_ptr<Backbone> make_backbone(const std::string& preset, uint64_t seed
 std::shared_ptr<Backbone> make_hollow_backbone(const std::string& preset) {
   const nn::HollowParameters hollow;
   return make_backbone(preset, 0);
+}
+
+void Backbone::set_context(std::shared_ptr<const parallel::Context> context) {
+  require(context->size() == 1, "this model does not split tokens over {} context ranks",
+          context->size());
 }
 
 void Backbone::initialise(const std::string& name, at::Tensor& /*values*/,

@@ -71,27 +71,28 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v)
 }
 
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                  const FramePlan& plan, int64_t tokens_per_frame) {
+                  const FramePlan& plan, const FrameRows& rows) {
   const at::Tensor qh = q.transpose(1, 2), kh = k.transpose(1, 2), vh = v.transpose(1, 2);
-  auto frames = [&](const at::Tensor& x, const FrameRange& range) {
-    return x.narrow(2, range.begin * tokens_per_frame, range.size() * tokens_per_frame);
+  const FrameRows query_rows = rows.from(plan.first_query());
+  auto frames = [](const at::Tensor& x, const FrameRows& of, const FrameRange& range) {
+    return of.of(range) == x.size(2) ? x : x.narrow(2, of.before(range.begin), of.of(range));
   };
   auto seen = [&](const at::Tensor& x, const std::vector<FrameRange>& ranges) {
     if (ranges.size() == 1) {
-      return frames(x, ranges.front());
+      return frames(x, rows, ranges.front());
     }
     std::vector<at::Tensor> parts;
     parts.reserve(ranges.size());
     for (const auto& range : ranges) {
-      parts.push_back(frames(x, range));
+      parts.push_back(frames(x, rows, range));
     }
     return at::cat(parts, 2);
   };
   std::vector<at::Tensor> outputs;
   outputs.reserve(plan.chunks.size());
   for (const auto& chunk : plan.chunks) {
-    outputs.push_back(
-        attend_heads(frames(qh, chunk.frames), seen(kh, chunk.sees), seen(vh, chunk.sees)));
+    outputs.push_back(attend_heads(frames(qh, query_rows, chunk.frames), seen(kh, chunk.sees),
+                                   seen(vh, chunk.sees)));
   }
   return (outputs.size() == 1 ? outputs.front() : at::cat(outputs, 2)).transpose(1, 2);
 }

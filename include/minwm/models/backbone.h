@@ -11,6 +11,10 @@
 #include "minwm/models/conditions.h"
 #include "minwm/nn/unit_runner.h"
 
+namespace minwm::parallel {
+class Context;
+}
+
 namespace minwm::models {
 
 /// One full-sequence forward. The frame plan follows from it: without clean_latents one
@@ -78,6 +82,11 @@ class Backbone : public torch::nn::Module {
   /// How the units get at their weights; LocalUnits until somebody spreads them over ranks.
   const std::shared_ptr<nn::UnitRunner>& unit_runner() const { return unit_runner_; }
   void set_unit_runner(std::shared_ptr<nn::UnitRunner> runner) { unit_runner_ = std::move(runner); }
+  /// The ranks with which forward and stream share the tokens of every frame; inputs, outputs and
+  /// their gradients are the same on all of them, gradients of parameters are to be summed over
+  /// them. Caches are made after this.
+  /// @throws Error if there are several and the model cannot.
+  virtual void set_context(std::shared_ptr<const parallel::Context> context);
   /// The initial values of the parameter `name`, into `values` (its full shape, float32).
   virtual void initialise(const std::string& name, at::Tensor& values, uint64_t seed) const;
 

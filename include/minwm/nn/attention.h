@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "minwm/nn/frame_plan.h"
+#include "minwm/nn/frame_rows.h"
 
 namespace minwm::nn {
 
@@ -12,8 +13,9 @@ namespace minwm::nn {
 /// Differentiable.
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
 
-/// attend() for every chunk of a plan. q, k, v [B, frames * tokens_per_frame, A, D].
+/// attend() for every chunk of a plan. k, v [B, rows of all frames, A, D]; q holds the last of
+/// these frames (all of them, or what queries_from left, or the frames that follow a cache).
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                  const FramePlan& plan, int64_t tokens_per_frame);
+                  const FramePlan& plan, const FrameRows& rows);
 
 }  // namespace minwm::nn

@@ -26,6 +26,8 @@ struct FramePlan {
   std::vector<Chunk> chunks;       ///< cover the sequence without gaps, in order
   std::vector<int64_t> positions;  ///< rotary frame position of every frame of the sequence
   int64_t frames() const { return static_cast<int64_t>(positions.size()); }
+  /// Frames of the sequence before the first one that asks (queries are always its last frames).
+  int64_t first_query() const { return frames() - (chunks.empty() ? 0 : chunks.back().frames.end); }
 };
 
 /// One chunk that sees itself.

@@ -28,9 +28,9 @@ WanBackbone::WanBackbone(const WanConfig& config, uint64_t seed) : config_(confi
   const int64_t e = config.dim;
   using Spec = nn::NamedLinearsImpl::Spec;
   auto patch = register_module("patch_embedding", std::make_shared<Named>());
-  patch_weight_ =
-      patch->register_parameter("weight", nn::make_parameter({e, config.in_dim, config.patch_size[0],
-                                                     config.patch_size[1], config.patch_size[2]}));
+  patch_weight_ = patch->register_parameter(
+      "weight", nn::make_parameter({e, config.in_dim, config.patch_size[0], config.patch_size[1],
+                                    config.patch_size[2]}));
   patch_bias_ = patch->register_parameter("bias", nn::make_parameter({e}));
   text_embedding_ =
       register_module("text_embedding",
@@ -48,9 +48,8 @@ WanBackbone::WanBackbone(const WanConfig& config, uint64_t seed) : config_(confi
   register_module("blocks", blocks);
   auto head = register_module("head", std::make_shared<Named>());
   head_modulation_ = head->register_parameter("modulation", nn::make_parameter({1, 2, e}));
-  head_ = head->register_module("head",
-                                nn::Linear(e, config.patch_size[0] * config.patch_size[1] *
-                                                         config.patch_size[2] * config.out_dim));
+  head_ = head->register_module("head", nn::Linear(e, config.patch_size[0] * config.patch_size[1] *
+                                                          config.patch_size[2] * config.out_dim));
   if (config.model_type == "i2v") {
     auto image = register_module("img_emb", std::make_shared<Named>());
     const int64_t c = config.clip_dim;
@@ -119,7 +118,7 @@ at::Tensor WanBackbone::embed_patches(const at::Tensor& latents,
   const at::Tensor patches = x.reshape({g.batch, g.frames, x.size(2), g.height, ph, g.width, pw})
                                  .permute({0, 1, 3, 5, 2, 4, 6})
                                  .reshape({g.batch, g.frames, g.tokens(), -1});
-  return at::linear(patches, patch_weight_.flatten(1), patch_bias_);
+  return at::linear(context_->scatter(patches, 2), patch_weight_.flatten(1), patch_bias_);
 }
 
 WanBackbone::TimeEmbedding WanBackbone::embed_time(const at::Tensor& timestep) const {
@@ -149,8 +148,8 @@ at::Tensor WanBackbone::embed_text(const Conditions& conditions, int64_t* image_
     require(image_embedding_.has_value(), "wan: image features were given to a {} model",
             config_.model_type);
     const auto& m = *image_embedding_;
-    const at::Tensor image = m.after->forward(m.out->forward(
-        at::gelu(m.in->forward(m.before->forward(conditions.image_features)))));
+    const at::Tensor image = m.after->forward(
+        m.out->forward(at::gelu(m.in->forward(m.before->forward(conditions.image_features)))));
     *image_rows = image.size(1);
     context = at::cat({image, context}, 1);
   }
@@ -161,8 +160,11 @@ Geometry WanBackbone::geometry(const std::vector<int64_t>& positions, const Grid
                                const camera::Cameras& cameras) const {
   Geometry out;
   const at::Device device = patch_weight_.device();
-  out.rotary =
-      nn::rotary_table(positions, g.height, g.width, config_.dim / config_.num_heads).to(device);
+  out.rotary = context_
+                   ->portion_of(nn::rotary_table(positions, g.height, g.width,
+                                                 config_.dim / config_.num_heads),
+                                g.tokens())
+                   .to(device);
   if (cameras.defined()) {
     require(config_.camera, "wan: cameras were given to a model without camera projections");
     require(cameras.world_to_camera.size(1) == g.frames, "wan: {} cameras for {} latent frames",
@@ -179,12 +181,40 @@ at::Tensor WanBackbone::head(const at::Tensor& x, const at::Tensor& e, const Gri
   const at::Tensor scale = (e + head_modulation_.select(1, 1)).unsqueeze(2);
   const at::Tensor y = at::addcmul(shift, nn::layer_norm(x, config_.eps), 1 + scale);
   const int64_t ph = config_.patch_size[1], pw = config_.patch_size[2], c = config_.out_dim;
-  return nn::linear(y, head_, compute_)
-      .to(at::kFloat)
+  return context_->gather(nn::linear(y, head_, compute_).to(at::kFloat), 2, g.tokens())
       .view({g.batch, g.frames, g.height, g.width, ph, pw, c})
       .permute({0, 1, 6, 2, 4, 3, 5})
       .reshape({g.batch, g.frames, c, g.height * ph, g.width * pw});
 }
+
+namespace {
+
+/// Self-attention over tokens that context ranks share.
+struct Split {
+  std::shared_ptr<const parallel::Context> context;
+  int64_t tokens, heads;  // of a whole frame, of the model
+
+  int64_t portion() const { return context->portion(tokens).count; }
+  /// This rank's rows of all heads → its portion's rows of its own heads. Of `frames` frames the
+  /// last `asking` have queries.
+  Projections to_heads(const Projections& p, int64_t frames, int64_t asking) const {
+    if (asking == frames) {
+      const auto x = context->to_heads({p.q, p.k, p.v}, frames, tokens);
+      return {x[0], x[1], x[2]};
+    }
+    const auto x = context->to_heads({p.k, p.v}, frames, tokens);
+    return {asking > 0 ? context->to_heads({p.q}, asking, tokens).front() : at::Tensor(), x[0],
+            x[1]};
+  }
+  /// Of transformed queries, keys and values: the output for this rank's rows, all heads.
+  at::Tensor attend(const Projections& p, const nn::FramePlan& plan, bool camera) const {
+    const int64_t paths = camera ? 2 : 1, asking = plan.frames() - plan.first_query();
+    return context->to_rows(context->attend(p.q, p.k, p.v, plan, tokens), asking, tokens, heads,
+                            paths);
+  }
+};
+
+}  // namespace
 
 at::Tensor WanBackbone::forward(const ForwardInput& input) {
   const auto present = unit_runner()->begin();
@@ -211,7 +241,7 @@ at::Tensor WanBackbone::forward(const ForwardInput& input) {
     };
     x = in_front(embed_patches(input.clean_latents, input.conditions.image_latents), x, 1, 1);
     e0 = in_front(embed_time(clean_t).e0, e0, 1, 1);
-    where.rotary = in_front(where.rotary, where.rotary, 0, g.tokens());
+    where.rotary = in_front(where.rotary, where.rotary, 0, context_->portion(g.tokens()).count);
     if (where.camera()) {
       where.p = in_front(where.p, where.p, 1, 1);
       where.p_inverse = in_front(where.p_inverse, where.p_inverse, 1, 1);
@@ -219,16 +249,17 @@ at::Tensor WanBackbone::forward(const ForwardInput& input) {
   }
   int64_t image_rows = 0;
   const at::Tensor text = embed_text(input.conditions, &image_rows);
-  const int64_t tokens = g.tokens();
+  const Split split{context_, g.tokens(), config_.num_heads};
   for (size_t i = 0; i < blocks_.size(); ++i) {
     // Nobody reads clean frames after the last block.
     const int64_t first = i + 1 == blocks_.size() ? clean : 0;
-    auto run = [this, where, plan, image_rows, tokens, block = blocks_[i],
+    auto run = [this, where, plan, image_rows, split, block = blocks_[i],
                 first](const nn::Tensors& in) -> nn::Tensors {
-      const auto attend = [&](const Projections& p) {
-        return nn::attend(transform_queries(p.q, where.from(first, tokens)),
-                          transform_keys(p.k, where), transform_values(p.v, where),
-                          nn::queries_from(plan, first), tokens);
+      const auto attend = [&](const Projections& rows) {
+        const Projections p = split.to_heads(rows, plan.frames(), plan.frames() - first);
+        return split.attend({transform_queries(p.q, where.from(first, split.portion())),
+                             transform_keys(p.k, where), transform_values(p.v, where)},
+                            nn::queries_from(plan, first), where.camera());
       };
       const CrossContext context =
           block->cross_attention()->project_context(in[2], image_rows, compute_);
@@ -244,7 +275,8 @@ at::Tensor WanBackbone::stream_text(WanKvCache& cache, const StreamInput& input,
   const Conditions& conditions = input.conditions;
   const c10::AutoGradMode mode(at::GradMode::is_enabled() && !input.constant_text);
   // A commit alone leaves the last layer's out.
-  const bool same = !cache.cross_->empty() && cache.cross_->back().k.defined() && cache.text_.is_same(conditions.text) &&
+  const bool same = !cache.cross_->empty() && cache.cross_->back().k.defined() &&
+                    cache.text_.is_same(conditions.text) &&
                     cache.image_features_.is_same(conditions.image_features);
   if (!same) {
     cache.cross_ = std::make_shared<std::vector<CrossContext>>(blocks_.size());
@@ -284,9 +316,13 @@ at::Tensor WanBackbone::stream(const StreamInput& input, KvCache& base) {
   require(input.timestep.dim() == 2 && input.timestep.size(1) == g.frames,
           "wan: timestep must be [B, {}], one per latent frame", g.frames);
   cache.slots_.make_room(g.frames);
-  const Geometry where =
-      geometry(positions_from(cache.frames_seen(), g.frames), g, input.conditions.cameras);
-  const Geometry before = cache.context_geometry(where.camera(), where.rotary.device());
+  const auto own = positions_from(cache.frames_seen(), g.frames);
+  const Geometry where = geometry(own, g, input.conditions.cameras);
+  const Geometry before = cache.context_geometry(where.camera(), *context_, where.rotary.device());
+  const Split split{context_, g.tokens(), config_.num_heads};
+  // The chunk sees what the cache holds and itself.
+  nn::FramePlan plan{{{{0, g.frames}, {{0, cache.frames_held() + g.frames}}}}, cache.positions()};
+  plan.positions.insert(plan.positions.end(), own.begin(), own.end());
   int64_t image_rows = 0;
   const at::Tensor text = stream_text(cache, input, &image_rows);
   const TimeEmbedding time = embed_time(input.timestep);
@@ -296,15 +332,17 @@ at::Tensor WanBackbone::stream(const StreamInput& input, KvCache& base) {
   for (size_t i = 0; i < blocks_.size(); ++i) {
     // Nobody reads past the keys and values of a commit's last block.
     const bool keys_only = input.commit && i + 1 == blocks_.size();
-    auto run = [this, block = blocks_[i], i, where, image_rows, cross = cache.cross_,
-                past = cache.past(static_cast<int64_t>(i), before, may_keep),
+    auto run = [this, block = blocks_[i], i, g, where, split, plan, image_rows,
+                cross = cache.cross_, past = cache.past(static_cast<int64_t>(i), before, may_keep),
                 constant = input.constant_text, keys_only,
-                commit = input.commit ? &committed : nullptr](const nn::Tensors& in) -> nn::Tensors {
+                commit =
+                    input.commit ? &committed : nullptr](const nn::Tensors& in) -> nn::Tensors {
       if (keys_only) {
-        commit->push_back(block->project(in[0], in[1], compute_));
+        commit->push_back(split.to_heads(block->project(in[0], in[1], compute_), g.frames, 0));
         return {in[0]};
       }
-      const auto attend = [&](const Projections& p) {
+      const auto attend = [&](const Projections& rows) {
+        const Projections p = split.to_heads(rows, g.frames, g.frames);
         if (commit != nullptr) {
           commit->push_back(p);
         }
@@ -314,7 +352,7 @@ at::Tensor WanBackbone::stream(const StreamInput& input, KvCache& base) {
           k = at::cat({past_k, k}, 1);
           v = at::cat({past_v, v}, 1);
         }
-        return nn::attend(transform_queries(p.q, where), k, v);
+        return split.attend({transform_queries(p.q, where), k, v}, plan, where.camera());
       };
       const CrossContext context =
           text_context((*cross)[i], block, in[2], image_rows, constant, compute_);

@@ -127,8 +127,7 @@ WanBlockImpl::WanBlockImpl(const WanConfig& config) : eps_(config.eps) {
   modulation_ = register_parameter("modulation", nn::make_parameter({1, 6, config.dim}));
   self_attn_ = register_module("self_attn", WanSelfAttention(config));
   if (config.cross_attn_norm) {
-    norm3_ = register_module(
-        "norm3", nn::AffineLayerNorm(config.dim, config.eps));
+    norm3_ = register_module("norm3", nn::AffineLayerNorm(config.dim, config.eps));
   }
   cross_attn_ = register_module("cross_attn", WanCrossAttention(config));
   ffn_ = register_module(
@@ -162,8 +161,7 @@ at::Tensor WanBlockImpl::self_attention_output(const at::Tensor& x,
 at::Tensor WanBlockImpl::cross_attention_output(const at::Tensor& x, const CrossContext& context,
                                                 at::ScalarType compute) const {
   const at::Tensor flat = x.reshape({x.size(0), -1, x.size(3)});
-  const at::Tensor normed =
-      norm3_.is_empty() ? flat : norm3_->forward(flat);
+  const at::Tensor normed = norm3_.is_empty() ? flat : norm3_->forward(flat);
   return cross_attn_->forward(normed, context, compute).view(x.sizes());
 }
 

@@ -54,13 +54,16 @@ std::vector<int64_t> WanKvCache::positions() const {
   return frames;
 }
 
-Geometry WanKvCache::context_geometry(bool camera, const at::Device& device) const {
+Geometry WanKvCache::context_geometry(bool camera, const parallel::Context& context,
+                                      const at::Device& device) const {
   const std::vector<int64_t> frames = positions();
   Geometry geometry;
   if (frames.empty()) {
     return geometry;
   }
-  geometry.rotary = nn::rotary_table(frames, height_, width_, head_dim_).to(device);
+  geometry.rotary =
+      context.portion_of(nn::rotary_table(frames, height_, width_, head_dim_), height_ * width_)
+          .to(device);
   if (camera) {
     TORCH_CHECK(p_inverse_.defined(),
                 "KV cache: cameras were given for this chunk but not for the committed ones");

@@ -11,6 +11,7 @@
 #include "minwm/models/backbone.h"
 #include "minwm/models/wan/block.h"
 #include "minwm/nn/frame_cache.h"
+#include "minwm/parallel/context.h"
 
 namespace minwm::models {
 
@@ -22,7 +23,7 @@ class WanKvCache : public KvCache {
   void reset() override;
   int64_t frames_seen() const override { return slots_.seen(); }
   /// Raw keys and values [B, frames * tokens, A, D] and absolute indices of the frames held, oldest
-  /// first.
+  /// first. Of several context ranks each holds its portion's tokens and its own heads.
   struct LayerView {
     at::Tensor k, v;
     std::vector<int64_t> frames;
@@ -50,7 +51,8 @@ class WanKvCache : public KvCache {
   };
   /// Transformed once for all denoising steps of a chunk where the copy is small and `may_keep`.
   Past past(int64_t index, const Geometry& geometry, bool may_keep);
-  Geometry context_geometry(bool camera, const at::Device& device) const;
+  Geometry context_geometry(bool camera, const parallel::Context& context,
+                            const at::Device& device) const;
   std::vector<int64_t> positions() const;
   void commit(const std::vector<Projections>& layers, const at::Tensor& p_inverse, int64_t count);
 
@@ -62,8 +64,7 @@ class WanKvCache : public KvCache {
   at::Tensor text_, image_features_;
   /// Per layer what the text turned into, made by the first call that needs it; shared with the
   /// backward of calls under gradients.
-  std::shared_ptr<std::vector<CrossContext>> cross_ =
-      std::make_shared<std::vector<CrossContext>>();
+  std::shared_ptr<std::vector<CrossContext>> cross_ = std::make_shared<std::vector<CrossContext>>();
 };
 
 class WanBackbone : public Backbone {
@@ -79,6 +80,10 @@ class WanBackbone : public Backbone {
   int64_t text_dim() const override { return config_.text_dim; }
   void set_compute_dtype(at::ScalarType dtype) override { compute_ = dtype; }
   void set_activation_checkpointing(bool enabled) override;
+  /// @throws Error if there are fewer heads than ulysses ranks, on the first call.
+  void set_context(std::shared_ptr<const parallel::Context> context) override {
+    context_ = std::move(context);
+  }
   void initialise(const std::string& name, at::Tensor& values, uint64_t seed) const override;
   const WanConfig& config() const { return config_; }
 
@@ -94,15 +99,18 @@ class WanBackbone : public Backbone {
     int64_t tokens() const { return height * width; }
   };
   Grid grid(const at::Tensor& latents) const;
+  /// This rank's tokens of every frame: [B, T, S, E].
   at::Tensor embed_patches(const at::Tensor& latents, const at::Tensor& image_latents) const;
   at::Tensor embed_text(const Conditions& conditions, int64_t* image_rows);
   Geometry geometry(const std::vector<int64_t>& positions, const Grid& grid,
                     const camera::Cameras& cameras) const;
+  /// x: this rank's tokens; the flow of all.
   at::Tensor head(const at::Tensor& x, const at::Tensor& e, const Grid& grid) const;
   /// The embedded text if this call needs it, else undefined; readies the cache for new text.
   at::Tensor stream_text(WanKvCache& cache, const StreamInput& input, int64_t* image_rows);
 
   WanConfig config_;
+  std::shared_ptr<const parallel::Context> context_ = std::make_shared<parallel::Context>();
   at::ScalarType compute_ = at::kFloat;
   at::Tensor patch_weight_, patch_bias_, head_modulation_;
   nn::NamedLinears text_embedding_{nullptr}, time_embedding_{nullptr}, time_projection_{nullptr};

@@ -22,7 +22,7 @@ struct Geometry {
   at::Tensor rotary;        ///< [N, D / 2] complex64
   at::Tensor p, p_inverse;  ///< [B, T, 4, 4]; undefined = no camera
   bool camera() const { return p.defined(); }
-  /// The frames from `first` on, `tokens` tokens each.
+  /// The frames from `first` on, `tokens` tokens each (of those that rotary has).
   Geometry from(int64_t first, int64_t tokens) const;
 };
 
