@@ -11,10 +11,11 @@
 
 namespace minwm::comm {
 
-inline void check_tensor(const at::Tensor& tensor, const char* op, std::string_view what) {
+inline void check_tensor(const at::Tensor& tensor, const char* op, std::string_view what,
+                         at::DeviceType device = at::kCPU) {
   require(tensor.defined(), "{} '{}': the tensor is undefined", op, what);
-  require(tensor.device().is_cpu(), "{} '{}': MPI moves CPU tensors, this one is on {}", op, what,
-          tensor.device().str());
+  require(tensor.device().type() == device, "{} '{}': {} tensors, this one is on {}", op, what,
+          device == at::kCPU ? "MPI moves CPU" : "NCCL moves CUDA", tensor.device().str());
   require(tensor.is_contiguous(), "{} '{}': the tensor is not contiguous", op, what);
 }
 
@@ -24,9 +25,9 @@ inline void check_root(int root, int size, const char* op, std::string_view what
 
 /// `full` must hold `size` times what `shard` holds, in the same dtype.
 inline void check_shard(const at::Tensor& shard, const at::Tensor& full, int size, const char* op,
-                        std::string_view what) {
-  check_tensor(shard, op, what);
-  check_tensor(full, op, what);
+                        std::string_view what, at::DeviceType device = at::kCPU) {
+  check_tensor(shard, op, what, device);
+  check_tensor(full, op, what, device);
   require(shard.scalar_type() == full.scalar_type(), "{} '{}': shard is {}, full is {}", op, what,
           c10::toString(shard.scalar_type()), c10::toString(full.scalar_type()));
   require(full.numel() == shard.numel() * size,
@@ -35,8 +36,8 @@ inline void check_shard(const at::Tensor& shard, const at::Tensor& full, int siz
 }
 
 inline void check_counts(const at::Tensor& tensor, const std::vector<int64_t>& counts, int size,
-                         const char* op, std::string_view what) {
-  check_tensor(tensor, op, what);
+                         const char* op, std::string_view what, at::DeviceType device = at::kCPU) {
+  check_tensor(tensor, op, what, device);
   require(static_cast<int>(counts.size()) == size, "{} '{}': {} counts for {} ranks", op, what,
           counts.size(), size);
   for (const int64_t count : counts) {
@@ -49,11 +50,11 @@ inline void check_counts(const at::Tensor& tensor, const std::vector<int64_t>& c
 
 /// Every tensor is received into one of its shape and type.
 inline void check_ring(const std::vector<at::Tensor>& send, const std::vector<at::Tensor>& recv,
-                       const char* op, std::string_view what) {
+                       const char* op, std::string_view what, at::DeviceType device = at::kCPU) {
   require(send.size() == recv.size(), "{} '{}': sends {} tensors, receives {}", op, what,
           send.size(), recv.size());
   for (size_t i = 0; i < send.size(); ++i) {
-    check_shard(send[i], recv[i], 1, op, what);
+    check_shard(send[i], recv[i], 1, op, what, device);
   }
 }
 

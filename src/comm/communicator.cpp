@@ -33,17 +33,18 @@ void Communicator::all_to_all(const at::Tensor& send, const std::vector<int64_t>
 
 std::string Communicator::broadcast_string(std::string value, int root, CallSite what) {
   at::Tensor length = at::full({1}, static_cast<int64_t>(value.size()), at::kLong);
-  broadcast(length, root, what);
+  host().broadcast(length, root, what);
   value.resize(static_cast<size_t>(length.item<int64_t>()));
-  broadcast(at::from_blob(value.data(), {static_cast<int64_t>(value.size())}, at::kByte), root,
-            what);
+  host().broadcast(at::from_blob(value.data(), {static_cast<int64_t>(value.size())}, at::kByte),
+                   root, what);
   return value;
 }
 
 std::vector<double> Communicator::gather_scalars(double value, CallSite what) {
   std::vector<double> values(static_cast<size_t>(size()));
-  all_gather(at::full({1}, value, at::kDouble),
-             at::from_blob(values.data(), {static_cast<int64_t>(size())}, at::kDouble), what);
+  host().all_gather(at::full({1}, value, at::kDouble),
+                    at::from_blob(values.data(), {static_cast<int64_t>(size())}, at::kDouble),
+                    what);
   return values;
 }
 
@@ -63,7 +64,7 @@ double Communicator::all_reduce_sum(double value, CallSite what) {
 void Communicator::check_order() {
   const auto mine = static_cast<int64_t>(ledger());
   at::Tensor all = at::empty({size()}, at::kLong);
-  all_gather(at::full({1}, mine, at::kLong), all, "check_order");
+  host().all_gather(at::full({1}, mine, at::kLong), all, "check_order");
   for (int other = 0; other < size(); ++other) {
     if (all[other].item<int64_t>() != all[0].item<int64_t>()) {
       throw Error(fmt::format("rank {} made other collective calls than rank 0", other),

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "minwm/comm/nccl.h"
 #include "minwm/core/error.h"
 #include "minwm/core/options.h"
 
@@ -22,8 +23,8 @@ void MeshOptions::declare(Options& options) {
 namespace {
 
 void check_axis(const char* name, int64_t value) {
-  require(value >= 1 || value == -1,
-          "parallel.{} {}: expected 1 or more, or -1 for what is left", name, value);
+  require(value >= 1 || value == -1, "parallel.{} {}: expected 1 or more, or -1 for what is left",
+          name, value);
 }
 
 /// The options with every -1 resolved.
@@ -80,6 +81,17 @@ Mesh make_mesh(std::shared_ptr<Communicator> world, const MeshOptions& given) {
   mesh.gradients = world->split(rank / copy);
   mesh.replicate = world->split(rank % copy);
   mesh.world = std::move(world);
+  return mesh;
+}
+
+Mesh make_device_mesh(Mesh mesh, c10::Device device) {
+  if (device.is_cuda()) {
+    // In this order on every rank.
+    for (auto* part :
+         {&mesh.ulysses, &mesh.ring, &mesh.parameters, &mesh.gradients, &mesh.replicate}) {
+      *part = make_nccl_communicator(*part, device);
+    }
+  }
   return mesh;
 }
 

@@ -2,14 +2,19 @@
 
 #include "minwm/comm/mpi.h"
 
+#include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 #include <ATen/ATen.h>
 
 #include "checks.h"
+#include "exchange.h"
+#include "minwm/core/random.h"
 #include "mpi_communicator.h"
-#include "work.h"
+#include "mpi_operation.h"
+#include "progress.h"
 
 namespace minwm::comm {
 
@@ -25,8 +30,12 @@ void check_mpi(int code, const char* call) {
 
 namespace {
 
-/// The MPI type that sums `dtype`; bf16 and fp16 are widened before they come here.
-MPI_Datatype sum_type(at::ScalarType dtype, const char* op, std::string_view what) {
+/// Sums of at least this many bytes are made from messages between pairs of ranks: MPI's
+/// non-blocking sum sends the whole buffer over every edge of a tree.
+constexpr int64_t kLargeSum = int64_t{64} << 10;
+
+/// The MPI type that sums `dtype` (widened from bf16 and fp16); null if there is none.
+MPI_Datatype sum_type(at::ScalarType dtype) {
   switch (dtype) {
     case at::kFloat:
       return MPI_FLOAT;
@@ -43,8 +52,13 @@ MPI_Datatype sum_type(at::ScalarType dtype, const char* op, std::string_view wha
     case at::kByte:
       return MPI_UINT8_T;
     default:
-      fail("{} '{}': {} cannot be summed", op, what, c10::toString(dtype));
+      return MPI_DATATYPE_NULL;
   }
+}
+
+void require_summable(at::ScalarType dtype, const char* op, std::string_view what) {
+  require(dtype == at::kBFloat16 || dtype == at::kHalf || sum_type(dtype) != MPI_DATATYPE_NULL,
+          "{} '{}': {} cannot be summed", op, what, c10::toString(dtype));
 }
 
 /// An opaque MPI type as wide as one element, for calls that only move data.
@@ -72,24 +86,46 @@ char* bytes_at(const at::Tensor& tensor, int64_t element) {
          element * static_cast<int64_t>(tensor.element_size());
 }
 
-const char* const_bytes_at(const at::Tensor& tensor, int64_t element) {
-  return static_cast<const char*>(tensor.const_data_ptr()) +
-         element * static_cast<int64_t>(tensor.element_size());
+/// `handle`'s ranks, as numbers in `world`.
+std::shared_ptr<Group> make_group(MPI_Comm handle, uint64_t id, MPI_Comm world) {
+  auto group = std::make_shared<Group>();
+  group->id = id;
+  MPI_Group mine = MPI_GROUP_NULL, all = MPI_GROUP_NULL;
+  check_mpi(MPI_Comm_group(handle, &mine), "MPI_Comm_group");
+  check_mpi(MPI_Comm_group(world, &all), "MPI_Comm_group");
+  int size = 0;
+  check_mpi(MPI_Group_size(mine, &size), "MPI_Group_size");
+  std::vector<int> ranks(static_cast<size_t>(size));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  group->world_ranks.resize(ranks.size());
+  check_mpi(MPI_Group_translate_ranks(mine, size, ranks.data(), all, group->world_ranks.data()),
+            "MPI_Group_translate_ranks");
+  MPI_Group_free(&mine);
+  MPI_Group_free(&all);
+  return group;
 }
 
 class MpiCommunicator : public Communicator {
  public:
-  MpiCommunicator(MPI_Comm handle, int64_t max_count, std::shared_ptr<Deadline> deadline)
-      : handle_(handle), max_count_(max_count), deadline_(std::move(deadline)) {
+  MpiCommunicator(MPI_Comm handle, int64_t max_count, std::shared_ptr<Progress> progress,
+                  std::shared_ptr<Group> group)
+      : handle_(handle),
+        max_count_(max_count),
+        progress_(std::move(progress)),
+        group_(std::move(group)) {
     check_mpi(MPI_Comm_set_errhandler(handle, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     check_mpi(MPI_Comm_rank(handle, &rank_), "MPI_Comm_rank");
     check_mpi(MPI_Comm_size(handle, &size_), "MPI_Comm_size");
+    progress_->watch(group_);
   }
   MPI_Comm handle() const { return handle_; }
+  const std::shared_ptr<Progress>& progress() const { return progress_; }
+  const std::shared_ptr<Group>& group() const { return group_; }
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  void set_timeout(double seconds) override { deadline_->seconds = seconds; }
-  uint64_t ledger() const override { return ledger_->hash(); }
+  void set_timeout(double seconds) override { progress_->set_timeout(seconds); }
+  uint64_t ledger() const override { return group_->ledger.hash(); }
+  int64_t bytes_sent() const override { return group_->bytes_sent; }
 
   std::unique_ptr<Work> broadcast_async(at::Tensor inout, int root, CallSite what) override;
   std::unique_ptr<Work> all_reduce_async(at::Tensor inout, CallSite what) override;
@@ -104,18 +140,40 @@ class MpiCommunicator : public Communicator {
   std::unique_ptr<Work> ring_shift_async(const std::vector<at::Tensor>& send,
                                          const std::vector<at::Tensor>& recv,
                                          CallSite what) override;
-  int64_t bytes_sent() const override { return bytes_sent_; }
   void barrier(CallSite what) override;
   std::shared_ptr<Communicator> split(int color) override;
 
  private:
-  std::unique_ptr<MpiWork> start(const char* op, std::string_view what, const at::Tensor& tensor) {
+  std::shared_ptr<MpiOperation> start(const char* op, const CallSite& what, uint64_t bytes,
+                                      at::ScalarType dtype) {
     // all_to_all sizes differ between ranks by right: only their dtype is part of the order.
     const bool equal_sizes = std::strcmp(op, "all_to_all") != 0;
-    const uint64_t sequence =
-        ledger_->add(op, what, equal_sizes ? tensor.nbytes() : 0, tensor.scalar_type());
-    return std::make_unique<MpiWork>(op, what, sequence, deadline_, ledger_);
+    return std::make_shared<MpiOperation>(
+        group_->ledger.add(op, what, bytes, equal_sizes ? bytes : 0, dtype), group_);
   }
+  std::shared_ptr<MpiOperation> start(const char* op, const CallSite& what,
+                                      const at::Tensor& tensor) {
+    return start(op, what, tensor.nbytes(), tensor.scalar_type());
+  }
+  /// From here on the progress thread or a waiting caller moves it on.
+  std::unique_ptr<Work> posted(std::shared_ptr<MpiOperation> operation) {
+    return std::make_unique<CpuWork>(std::move(operation), progress_);
+  }
+  /// Messages of one operation: a tag of its own keeps apart the rows of two that overlap.
+  Messages messages(const MpiOperation& operation, const at::Tensor& tensor) const {
+    constexpr uint64_t kTags = uint64_t{1} << 20;
+    const auto width = static_cast<int64_t>(tensor.element_size());
+    const Call& call = operation.call();
+    return {.handle = handle_,
+            .type = move_type(tensor, call.op, call.what),
+            .width = width,
+            // The byte count of a message is an int, too.
+            .most = std::min(max_count_, kMaxCount / width),
+            .tag = static_cast<int>(call.sequence % kTags),
+            .rank = rank_};
+  }
+  /// What an algorithm that sends no more than it must sends per rank.
+  void count_share(int64_t bytes) { group_->bytes_sent += bytes * (size_ - 1) / size_; }
 
   /// Calls action(first element, count) for each part that fits an MPI count; at least once, so
   /// that empty tensors take part in the order too.
@@ -131,99 +189,73 @@ class MpiCommunicator : public Communicator {
 
   MPI_Comm handle_;
   int64_t max_count_;
-  std::shared_ptr<Deadline> deadline_;
-  std::shared_ptr<Ledger> ledger_ = std::make_shared<Ledger>();
+  std::shared_ptr<Progress> progress_;
+  std::shared_ptr<Group> group_;
   int rank_ = 0, size_ = 1;
-  int64_t bytes_sent_ = 0;
+  uint64_t splits_ = 0;
 };
 
-std::unique_ptr<Work> MpiCommunicator::broadcast_async(at::Tensor inout, int root,
-                                                       CallSite what) {
+std::unique_ptr<Work> MpiCommunicator::broadcast_async(at::Tensor inout, int root, CallSite what) {
   check_tensor(inout, "broadcast", what);
   check_root(root, size_, "broadcast", what);
   const MPI_Datatype type = move_type(inout, "broadcast", what);
-  auto work = start("broadcast", what, inout);
-  work->keep(inout);
+  auto operation = start("broadcast", what, inout);
+  operation->keep(inout);
   for_parts(inout.numel(), [&](int64_t begin, int count) {
-    check_mpi(MPI_Ibcast(bytes_at(inout, begin), count, type, root, handle_, work->request()),
+    check_mpi(MPI_Ibcast(bytes_at(inout, begin), count, type, root, handle_, operation->request()),
               "MPI_Ibcast");
   });
-  return work;
+  count_share(static_cast<int64_t>(inout.nbytes()));
+  return posted(std::move(operation));
 }
 
 std::unique_ptr<Work> MpiCommunicator::all_reduce_async(at::Tensor inout, CallSite what) {
   check_tensor(inout, "all_reduce", what);
+  require_summable(inout.scalar_type(), "all_reduce", what);
+  auto operation = start("all_reduce", what, inout);
+  if (static_cast<int64_t>(inout.nbytes()) >= kLargeSum) {
+    const Slices slices = Slices::even(inout.numel(), size_);
+    const at::Tensor flat = inout.detach().view({-1});
+    const at::Tensor mine = flat.slice(0, slices.begin(rank_), slices.end(rank_));
+    const Messages pairs = messages(*operation, inout);
+    post_sum_of_slice(*operation, pairs, flat, mine, slices,
+                      [raw = operation.get(), pairs, mine, flat, slices] {
+                        post_gather_of_slices(*raw, pairs, mine, flat, slices);
+                      });
+    return posted(std::move(operation));
+  }
   const at::Tensor sum = is_half(inout) ? inout.detach().to(at::kFloat) : inout.detach();
-  const MPI_Datatype type = sum_type(sum.scalar_type(), "all_reduce", what);
-  auto work = start("all_reduce", what, inout);
-  work->keep(sum);
+  operation->keep(sum);
   for_parts(sum.numel(), [&](int64_t begin, int count) {
-    check_mpi(MPI_Iallreduce(MPI_IN_PLACE, bytes_at(sum, begin), count, type, MPI_SUM, handle_,
-                             work->request()),
+    check_mpi(MPI_Iallreduce(MPI_IN_PLACE, bytes_at(sum, begin), count, sum_type(sum.scalar_type()),
+                             MPI_SUM, handle_, operation->request()),
               "MPI_Iallreduce");
   });
+  count_share(2 * static_cast<int64_t>(sum.nbytes()));
   if (is_half(inout)) {
-    work->then([sum, target = inout.detach()] { target.copy_(sum); });
+    operation->then([sum, target = inout.detach()] { target.copy_(sum); });
   }
-  return work;
+  return posted(std::move(operation));
 }
 
 std::unique_ptr<Work> MpiCommunicator::all_gather_async(const at::Tensor& shard, at::Tensor full,
                                                         CallSite what) {
   check_shard(shard, full, size_, "all_gather", what);
-  const MPI_Datatype type = move_type(shard, "all_gather", what);
-  auto work = start("all_gather", what, shard);
-  work->keep(shard);
-  work->keep(full);
-  for_parts(shard.numel(), [&](int64_t begin, int count) {
-    // One received block is `count` elements, and the next rank's starts a whole shard later.
-    MPI_Datatype block = MPI_DATATYPE_NULL;
-    MPI_Datatype strided = MPI_DATATYPE_NULL;
-    check_mpi(MPI_Type_contiguous(count, type, &block), "MPI_Type_contiguous");
-    check_mpi(MPI_Type_create_resized(block, 0, static_cast<MPI_Aint>(shard.nbytes()), &strided),
-              "MPI_Type_create_resized");
-    check_mpi(MPI_Type_commit(&strided), "MPI_Type_commit");
-    const int code = MPI_Iallgather(const_bytes_at(shard, begin), count, type,
-                                    bytes_at(full, begin), 1, strided, handle_, work->request());
-    // MPI keeps a freed type until the calls that use it are complete.
-    MPI_Type_free(&strided);
-    MPI_Type_free(&block);
-    check_mpi(code, "MPI_Iallgather");
-  });
-  return work;
+  (void)move_type(shard, "all_gather", what);
+  auto operation = start("all_gather", what, shard);
+  post_gather_of_slices(*operation, messages(*operation, shard), shard, full,
+                        Slices::even(full.numel(), size_));
+  return posted(std::move(operation));
 }
 
 std::unique_ptr<Work> MpiCommunicator::reduce_scatter_async(const at::Tensor& full,
-                                                            at::Tensor shard,
-                                                            CallSite what) {
+                                                            at::Tensor shard, CallSite what) {
   check_shard(shard, full, size_, "reduce_scatter", what);
-  const bool half = is_half(full);
-  const at::Tensor from = half ? full.detach().to(at::kFloat) : full.detach();
-  const at::Tensor to = half ? at::empty(shard.sizes(), at::kFloat) : shard.detach();
-  const MPI_Datatype type = sum_type(from.scalar_type(), "reduce_scatter", what);
-  auto work = start("reduce_scatter", what, shard);
-  work->keep(from);
-  work->keep(to);
-  if (shard.numel() <= max_count_) {
-    check_mpi(MPI_Ireduce_scatter_block(const_bytes_at(from, 0), bytes_at(to, 0),
-                                        static_cast<int>(shard.numel()), type, MPI_SUM, handle_,
-                                        work->request()),
-              "MPI_Ireduce_scatter_block");
-  } else {
-    // Predefined sums take no strided types, so each part of each slice is reduced to its owner.
-    for (int owner = 0; owner < size_; ++owner) {
-      for_parts(shard.numel(), [&](int64_t begin, int count) {
-        check_mpi(MPI_Ireduce(const_bytes_at(from, owner * shard.numel() + begin),
-                              owner == rank_ ? bytes_at(to, begin) : nullptr, count, type, MPI_SUM,
-                              owner, handle_, work->request()),
-                  "MPI_Ireduce");
-      });
-    }
-  }
-  if (half) {
-    work->then([to, target = shard.detach()] { target.copy_(to); });
-  }
-  return work;
+  require_summable(full.scalar_type(), "reduce_scatter", what);
+  auto operation = start("reduce_scatter", what, shard);
+  post_sum_of_slice(*operation, messages(*operation, full), full, shard,
+                    Slices::even(full.numel(), size_), nullptr);
+  return posted(std::move(operation));
 }
 
 std::unique_ptr<Work> MpiCommunicator::all_to_all_async(const at::Tensor& send,
@@ -231,78 +263,60 @@ std::unique_ptr<Work> MpiCommunicator::all_to_all_async(const at::Tensor& send,
                                                         at::Tensor recv,
                                                         const std::vector<int64_t>& recv_counts,
                                                         CallSite what) {
-  constexpr int kTag = 1;
   check_counts(send, send_counts, size_, "all_to_all", what);
   check_counts(recv, recv_counts, size_, "all_to_all", what);
   require(send.scalar_type() == recv.scalar_type(), "all_to_all '{}': sends {}, receives {}", what,
           c10::toString(send.scalar_type()), c10::toString(recv.scalar_type()));
-  const MPI_Datatype type = move_type(send, "all_to_all", what);
-  const auto width = static_cast<int64_t>(send.element_size());
-  auto work = start("all_to_all", what, send);
-  work->keep(send);
-  work->keep(recv);
+  (void)move_type(send, "all_to_all", what);
+  auto operation = start("all_to_all", what, send);
+  operation->keep(send);
+  operation->keep(recv);
   // Point to point rather than MPI_Ialltoallv: its displacements are int, and whether a pair's
-  // message must be split is known to both of its ends.
-  const int64_t most = std::min(max_count_, kMaxCount / width);  // the byte count is an int, too
-  const auto parts = [&](int64_t total, const auto& action) {
-    for (int64_t begin = 0; begin == 0 || begin < total; begin += most) {
-      action(begin, static_cast<int>(std::min(most, total - begin)));
-    }
-  };
+  // message must be split is known to both of its ends. Even an empty message is sent, so that
+  // counts on which two ranks disagree are an error, not a hang.
+  const Messages pairs = messages(*operation, send);
   int64_t offset = 0;
   for (int peer = 0; peer < size_; ++peer) {
-    const int64_t total = recv_counts[static_cast<size_t>(peer)];
-    parts(total, [&](int64_t begin, int count) {
-      check_mpi(MPI_Irecv(bytes_at(recv, offset + begin), count, type, peer, kTag, handle_,
-                          work->request()),
-                "MPI_Irecv");
-      work->expect_bytes(count * static_cast<int>(width));
-    });
-    offset += total;
+    const int64_t end = offset + recv_counts[static_cast<size_t>(peer)];
+    pairs.receive(*operation, recv, offset, end, peer, true);
+    offset = end;
   }
   offset = 0;
-  for (int step = 0; step < size_; ++step) {
-    const int64_t total = send_counts[static_cast<size_t>(step)];
-    parts(total, [&](int64_t begin, int count) {
-      check_mpi(MPI_Isend(const_bytes_at(send, offset + begin), count, type, step, kTag, handle_,
-                          work->request()),
-                "MPI_Isend");
-    });
-    offset += total;
+  for (int peer = 0; peer < size_; ++peer) {
+    const int64_t end = offset + send_counts[static_cast<size_t>(peer)];
+    pairs.send(*operation, send, offset, end, peer, true);
+    offset = end;
   }
-  return work;
+  return posted(std::move(operation));
 }
 
 std::unique_ptr<Work> MpiCommunicator::ring_shift_async(const std::vector<at::Tensor>& send,
                                                         const std::vector<at::Tensor>& recv,
                                                         CallSite what) {
-  constexpr int kFirstTag = 2;
   check_ring(send, recv, "ring_shift", what);
-  auto work = start("ring_shift", what, send.empty() ? at::empty({0}) : send.front());
+  uint64_t bytes = 0;
+  for (const at::Tensor& tensor : send) {
+    (void)move_type(tensor, "ring_shift", what);
+    bytes += tensor.nbytes();
+  }
+  auto operation =
+      start("ring_shift", what, bytes, send.empty() ? at::kByte : send.front().scalar_type());
   const int next = (rank_ + 1) % size_, previous = (rank_ + size_ - 1) % size_;
   for (size_t i = 0; i < send.size(); ++i) {
-    const int tag = kFirstTag + static_cast<int>(i);
-    const MPI_Datatype type = move_type(send[i], "ring_shift", what);
-    work->keep(send[i]);
-    work->keep(recv[i]);
-    for_parts(recv[i].numel(), [&](int64_t begin, int count) {
-      check_mpi(MPI_Irecv(bytes_at(recv[i], begin), count, type, previous, tag, handle_,
-                          work->request()),
-                "MPI_Irecv");
-    });
-    for_parts(send[i].numel(), [&](int64_t begin, int count) {
-      check_mpi(MPI_Isend(const_bytes_at(send[i], begin), count, type, next, tag, handle_,
-                          work->request()),
-                "MPI_Isend");
-    });
+    // Messages of one pair and tag arrive in the order in which they were sent.
+    const Messages pairs = messages(*operation, send[i]);
+    operation->keep(send[i]);
+    operation->keep(recv[i]);
+    pairs.receive(*operation, recv[i], 0, recv[i].numel(), previous);
+    pairs.send(*operation, send[i], 0, send[i].numel(), next);
   }
-  return work;
+  return posted(std::move(operation));
 }
 
 void MpiCommunicator::barrier(CallSite what) {
-  auto work = start("barrier", what, at::empty({0}, at::kByte));
-  check_mpi(MPI_Ibarrier(handle_, work->request()), "MPI_Ibarrier");
-  work->wait();
+  auto operation = start("barrier", what, 0, at::kByte);
+  check_mpi(MPI_Ibarrier(handle_, operation->request()), "MPI_Ibarrier");
+  posted(std::move(operation))->wait();
 }
 
 std::shared_ptr<Communicator> MpiCommunicator::split(int color) {
@@ -311,13 +325,30 @@ std::shared_ptr<Communicator> MpiCommunicator::split(int color) {
   barrier("split");
   MPI_Comm part = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split(handle_, color, rank_, &part), "MPI_Comm_split");
-  return std::make_shared<MpiCommunicator>(part, max_count_, deadline_);
+  const uint64_t id = mix64(mix64(group_->id ^ ++splits_) ^ static_cast<uint64_t>(color));
+  return std::make_shared<MpiCommunicator>(part, max_count_, progress_,
+                                           make_group(part, id, progress_->world()));
 }
 
 }  // namespace
 
-std::shared_ptr<Communicator> make_mpi_communicator(MPI_Comm handle, int64_t max_count) {
-  return std::make_shared<MpiCommunicator>(handle, max_count, std::make_shared<Deadline>());
+std::shared_ptr<Communicator> make_mpi_communicator(MPI_Comm handle,
+                                                    std::shared_ptr<Progress> progress) {
+  constexpr uint64_t kWorldGroup = 1;
+  auto group = make_group(handle, kWorldGroup, progress->world());
+  return std::make_shared<MpiCommunicator>(handle, kMaxCount, std::move(progress),
+                                           std::move(group));
+}
+
+std::shared_ptr<Communicator> with_max_count(const Communicator& communicator, int64_t max_count) {
+  const auto& over_mpi = dynamic_cast<const MpiCommunicator&>(communicator);
+  return std::make_shared<MpiCommunicator>(over_mpi.handle(), max_count, over_mpi.progress(),
+                                           over_mpi.group());
+}
+
+Watched watched(const Communicator& communicator) {
+  const auto* const over_mpi = dynamic_cast<const MpiCommunicator*>(&communicator);
+  return over_mpi == nullptr ? Watched{} : Watched{over_mpi->progress(), over_mpi->group()};
 }
 
 MPI_Comm mpi_handle(const Communicator& communicator) {

@@ -24,8 +24,7 @@ class SelfCommunicator : public Communicator {
  public:
   int rank() const override { return 0; }
   int size() const override { return 1; }
-  std::unique_ptr<Work> broadcast_async(at::Tensor inout, int root,
-                                        CallSite what) override {
+  std::unique_ptr<Work> broadcast_async(at::Tensor inout, int root, CallSite what) override {
     check_tensor(inout, "broadcast", what);
     check_root(root, 1, "broadcast", what);
     return std::make_unique<DoneWork>();

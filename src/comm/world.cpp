@@ -1,3 +1,4 @@
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -7,9 +8,11 @@
 #include <mpi.h>
 #include <nlohmann/json.hpp>
 
+#include "abort.h"
 #include "minwm/comm/communicator.h"
 #include "minwm/core/error.h"
 #include "mpi_communicator.h"
+#include "progress.h"
 
 namespace minwm::comm {
 namespace {
@@ -32,6 +35,32 @@ bool mpi_is_running() {
   return started != 0 && ended == 0;
 }
 
+std::string host_name() {
+  char host[256] = "";
+  ::gethostname(host, sizeof host - 1);
+  return host;
+}
+
+/// Collective over `world`.
+std::unique_ptr<RollCall> make_roll_call(MPI_Comm world) {
+  constexpr int kLength = 64;
+  std::array<char, kLength> mine{};
+  host_name().copy(mine.data(), kLength - 1);
+  int size = 0;
+  check_mpi(MPI_Comm_size(world, &size), "MPI_Comm_size");
+  std::vector<std::array<char, kLength>> all(static_cast<size_t>(size));
+  check_mpi(MPI_Allgather(mine.data(), kLength, MPI_CHAR, all.data(), kLength, MPI_CHAR, world),
+            "MPI_Allgather");
+  MPI_Comm handle = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_dup(world, &handle), "MPI_Comm_dup");
+  check_mpi(MPI_Comm_set_errhandler(handle, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+  std::vector<std::string> hosts;
+  for (const auto& name : all) {
+    hosts.emplace_back(name.data());
+  }
+  return std::make_unique<RollCall>(handle, std::move(hosts));
+}
+
 }  // namespace
 
 World::World(int* argc, char*** argv) {
@@ -46,7 +75,8 @@ World::World(int* argc, char*** argv) {
           "MPI grants thread level {}, MPI_THREAD_MULTIPLE is needed", provided);
   MPI_Comm handle = MPI_COMM_NULL;
   check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &handle), "MPI_Comm_dup");
-  world_ = make_mpi_communicator(handle);
+  progress_ = std::make_shared<Progress>(make_roll_call(handle));
+  world_ = make_mpi_communicator(handle, progress_);
   MPI_Comm host = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split_type(handle, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host),
             "MPI_Comm_split_type");
@@ -55,6 +85,7 @@ World::World(int* argc, char*** argv) {
 }
 
 World::~World() {
+  progress_->stop();
   // While an exception unwinds, the other ranks may be blocked: finalizing would wait for them.
   if (std::uncaught_exceptions() == 0) {
     MPI_Finalize();
@@ -75,14 +106,20 @@ int World::local_rank() const {
 }
 
 void abort_job(const std::string& message, int exit_code) {
+  abort_job_with(message, {}, exit_code);
+}
+
+void abort_job_with(const std::string& message, const nlohmann::ordered_json& details,
+                    int exit_code) {
   const bool running = mpi_is_running();
   int rank = 0;
   if (running) {
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   }
-  char host[256] = "";
-  ::gethostname(host, sizeof host - 1);
-  const nlohmann::ordered_json line = {{"rank", rank}, {"host", host}, {"what", message}};
+  nlohmann::ordered_json line = {{"rank", rank}, {"host", host_name()}, {"what", message}};
+  for (const auto& [key, value] : details.items()) {
+    line[key] = value;
+  }
   std::fflush(stdout);
   fmt::print(stderr, "{}\n", line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   std::fflush(stderr);

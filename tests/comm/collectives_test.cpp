@@ -45,7 +45,7 @@ std::shared_ptr<Communicator> mpi() {
 }
 /// Three elements per MPI call, so that every message is split.
 std::shared_ptr<Communicator> split_messages() {
-  return make_mpi_communicator(mpi_handle(*testing::world().communicator()), 3);
+  return with_max_count(*testing::world().communicator(), 3);
 }
 
 class Collectives : public ::testing::TestWithParam<Kind> {

@@ -3,9 +3,11 @@
 // implement. Every call is collective over the group and must be made in the same order on all its
 // ranks. `what` names the purpose ("grad blocks.7") in timeouts and in the order ledger.
 //
-// Tensors are contiguous CPU tensors; anything else is an Error before anything is sent. A
-// collective that does not complete within the timeout ends the job with exit code 75 and one JSON
-// line per waiting rank. Source: parallel.md sections 2 and 6.
+// Tensors are contiguous CPU tensors; anything else is an Error before anything is sent. A started
+// collective moves on while the program computes: a thread of the World drives it. One that does
+// not complete within the timeout ends the job with exit code 75, whether or not anybody waits for
+// it, with one JSON line that names the call, its place in the sources, the calls before it and the
+// ranks that have not made it. Source: parallel.md sections 2, 3.5 and 6.
 
 #include <cstdint>
 #include <memory>
@@ -48,8 +50,7 @@ class Communicator {
   virtual int size() const = 0;
 
   /// `inout` of `root` to all.
-  virtual std::unique_ptr<Work> broadcast_async(at::Tensor inout, int root,
-                                                CallSite what) = 0;
+  virtual std::unique_ptr<Work> broadcast_async(at::Tensor inout, int root, CallSite what) = 0;
   /// Sum of `inout` over ranks, in place. bf16/fp16 are summed in float32 and rounded once.
   virtual std::unique_ptr<Work> all_reduce_async(at::Tensor inout, CallSite what) = 0;
   /// `full` = concatenation of every rank's `shard` (equal sizes), in rank order.
@@ -78,7 +79,11 @@ class Communicator {
   virtual void set_timeout(double seconds) = 0;
   /// Hash of every call so far (operation, purpose, bytes, dtype).
   virtual uint64_t ledger() const = 0;
-  /// Bytes that this rank has sent to others through this communicator.
+  /// Bytes that this rank has sent to others through this communicator: exactly, for what is built
+  /// from messages between pairs of ranks (all_gather, reduce_scatter, all_to_all, ring_shift, and
+  /// all_reduce from 64 KiB on: (N - 1) / N of the whole buffer, all_reduce twice that). Broadcasts
+  /// and small all_reduces go along trees inside MPI, where ranks send unequal shares: counted is
+  /// the mean, (N - 1) / N and 2 (N - 1) / N of the buffer. Barriers count nothing.
   virtual int64_t bytes_sent() const = 0;
 
   // Blocking forms.
@@ -96,10 +101,16 @@ class Communicator {
   /// @throws Error on every rank if the ranks' ledgers differ: some rank made other calls.
   void check_order();
 
+ protected:
+  /// The communicator of the same ranks that moves CPU tensors.
+  virtual Communicator& host() { return *this; }
+
  private:
   /// Every rank's value, in rank order.
   std::vector<double> gather_scalars(double value, CallSite what);
 };
+
+class Progress;
 
 /// MPI_Init_thread … MPI_Finalize around a program. Construct once in main, before any
 /// communicator. If the program was not started by mpirun/srun it is a world of one. On an
@@ -117,6 +128,7 @@ class World {
   int local_rank() const;  ///< index among the ranks of this host
 
  private:
+  std::shared_ptr<Progress> progress_;
   std::shared_ptr<Communicator> world_;
   int local_rank_ = 0;
 };

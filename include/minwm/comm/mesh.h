@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <memory>
 
+#include <c10/core/Device.h>
+
 #include "minwm/comm/communicator.h"
 
 namespace minwm {
@@ -17,9 +19,9 @@ struct MeshOptions {
   int64_t replicate = -1;  ///< copies of the model
   int64_t shard = 1;       ///< ranks that share one copy (times context)
   int64_t context = 1;     ///< ranks that share one sample's tokens
-  int64_t ulysses = 0;     ///< of the context ranks, how many exchange heads; the others form a ring;
-                           ///< 0 = all of them
-  double timeout = 600;    ///< seconds a collective may take before the job is aborted
+  int64_t ulysses = 0;   ///< of the context ranks, how many exchange heads; the others form a ring;
+                         ///< 0 = all of them
+  double timeout = 600;  ///< seconds a collective may take before the job is aborted
   /// parallel.replicate, parallel.shard, parallel.context (one of them may be -1: what is left),
   /// parallel.ulysses, parallel.timeout
   void declare(Options& options);
@@ -29,10 +31,10 @@ struct MeshOptions {
 /// context-wide decisions stay on the CPU; with a CUDA mesh the others move CUDA tensors.
 struct Mesh {
   std::shared_ptr<Communicator> world;
-  std::shared_ptr<Communicator> data;     ///< replicate x shard: which samples a rank trains on
-  std::shared_ptr<Communicator> context;  ///< ranks with the same sample
-  std::shared_ptr<Communicator> ulysses;  ///< context ranks that exchange heads, innermost
-  std::shared_ptr<Communicator> ring;     ///< context ranks that pass keys and values around
+  std::shared_ptr<Communicator> data;        ///< replicate x shard: which samples a rank trains on
+  std::shared_ptr<Communicator> context;     ///< ranks with the same sample
+  std::shared_ptr<Communicator> ulysses;     ///< context ranks that exchange heads, innermost
+  std::shared_ptr<Communicator> ring;        ///< context ranks that pass keys and values around
   std::shared_ptr<Communicator> parameters;  ///< shard x context: one copy's shards, to gather
   std::shared_ptr<Communicator> gradients;   ///< the same ranks, to reduce
   std::shared_ptr<Communicator> replicate;   ///< ranks with the same shards
@@ -45,5 +47,11 @@ struct Mesh {
 /// Collective over `world`; sets its timeout.
 /// @throws Error if the product of the axes is not the world's size.
 Mesh make_mesh(std::shared_ptr<Communicator> world, const MeshOptions& options);
+
+/// The mesh for tensors on `device`: with CUDA, ulysses, ring, parameters, gradients and replicate
+/// become NCCL communicators, each with a stream of its own; with a CPU it is returned unchanged.
+/// Collective over the mesh.
+/// @throws Error as make_nccl_communicator.
+Mesh make_device_mesh(Mesh mesh, c10::Device device);
 
 }  // namespace minwm::comm
