@@ -1,0 +1,129 @@
+#include <algorithm>
+#include <functional>
+
+#include "minwm/core/error.h"
+#include "minwm/parallel/planning.h"
+#include "planning_work.h"
+
+namespace minwm::parallel {
+namespace {
+
+// Share of the memory that fragmentation and what is not counted here may take.
+constexpr double kMargin = 0.1;
+// How far a refusal looks for a number of ranks that would do.
+constexpr int64_t kMostRanks = 4096;
+
+bool agrees(int64_t wish, int64_t value) {
+  return wish <= 0 || wish == value;
+}
+
+/// Whether the batch can be shared out over the mesh, and every rank has heads and rows.
+bool possible(const StepShape& step, const MeshShape& mesh) {
+  return step.global_batch % (mesh.data() * step.micro_batch) == 0 &&
+         mesh.context % mesh.ulysses == 0 && mesh.ulysses <= step.model.heads &&
+         mesh.context <= step.frame_tokens;
+}
+
+double needed(const StepShape& step, const MeshShape& mesh) {
+  return static_cast<double>(plan_memory(step, mesh).total());
+}
+
+bool fits(const StepShape& step, const MeshShape& mesh) {
+  return needed(step, mesh) <= usable_memory(step.device);
+}
+
+/// Calls `visit` with every possible mesh, the best first, until it returns true.
+void for_each_mesh(const StepShape& step, int64_t ranks, const MeshWish& wish,
+                   const std::function<bool(const MeshShape&)>& visit) {
+  for (int64_t context = 1; context <= ranks; ++context) {
+    if (ranks % context != 0 || !agrees(wish.context, context)) {
+      continue;
+    }
+    for (int64_t shard = 1; shard <= ranks / context; ++shard) {
+      const MeshShape mesh{ranks / context / shard, shard, context,
+                           wish.ulysses > 0 ? wish.ulysses : ulysses_of(step, context)};
+      if (mesh.ranks() == ranks && agrees(wish.shard, shard) &&
+          agrees(wish.replicate, mesh.replicate) && possible(step, mesh) && visit(mesh)) {
+        return;
+      }
+    }
+  }
+}
+
+std::string title(const StepShape& step, int64_t ranks) {
+  return fmt::format("{} {} on {} x {}", step.model.name, step.stage, ranks, step.device.name);
+}
+
+/// What would help where no mesh of these ranks fits.
+std::string advice(const StepShape& step, int64_t ranks) {
+  for (int64_t more = 2 * ranks; more <= kMostRanks; more *= 2) {
+    if (const auto mesh = propose_mesh(step, more)) {
+      return fmt::format("{} ranks would do: {}", more, to_string(*mesh));
+    }
+  }
+  return "a shorter clip, train.recompute, parallel.offload or a smaller train.micro_batch might";
+}
+
+[[noreturn]] void refuse(const StepShape& step, int64_t ranks, const MeshShape& mesh) {
+  const auto proposal = propose_mesh(step, ranks);
+  fail("{}: {} needs {:.1f} GB per rank, {:.1f} GB are usable; {}", title(step, ranks),
+       to_string(mesh), needed(step, mesh) / 1e9, usable_memory(step.device) / 1e9,
+       proposal ? "it fits as " + to_string(*proposal)
+                : "no mesh of these ranks fits; " + advice(step, ranks));
+}
+
+/// The possible mesh that needs least memory.
+MeshShape least(const StepShape& step, int64_t ranks, const MeshWish& wish) {
+  std::optional<MeshShape> best;
+  for_each_mesh(step, ranks, wish, [&](const MeshShape& mesh) {
+    if (!best || needed(step, mesh) < needed(step, *best)) {
+      best = mesh;
+    }
+    return false;
+  });
+  require(
+      best.has_value(),
+      "{}: no mesh with parallel.replicate {}, parallel.shard {}, parallel.context {} (0 = any) "
+      "has that many ranks and shares train.global_batch {} out in micro-batches of {}",
+      title(step, ranks), wish.replicate, wish.shard, wish.context, step.global_batch,
+      step.micro_batch);
+  return *best;
+}
+
+}  // namespace
+
+double usable_memory(const DeviceKind& device) {
+  return (device.memory - device.reserved) * (1 - kMargin);
+}
+
+int64_t ulysses_of(const StepShape& step, int64_t context) {
+  for (int64_t ulysses = std::min({context, step.model.heads, step.device.per_node}); ulysses > 1;
+       --ulysses) {
+    if (context % ulysses == 0 && step.model.heads % ulysses == 0) {
+      return ulysses;
+    }
+  }
+  return 1;
+}
+
+std::optional<MeshShape> propose_mesh(const StepShape& step, int64_t ranks, const MeshWish& wish) {
+  std::optional<MeshShape> found;
+  for_each_mesh(step, ranks, wish, [&](const MeshShape& mesh) {
+    if (fits(step, mesh)) {
+      found = mesh;
+    }
+    return found.has_value();
+  });
+  return found;
+}
+
+MeshShape choose_mesh(const StepShape& step, int64_t ranks, const MeshWish& wish) {
+  step.check();
+  require(ranks > 0, "{} ranks: expected 1 or more", ranks);
+  if (const auto mesh = propose_mesh(step, ranks, wish)) {
+    return *mesh;
+  }
+  refuse(step, ranks, least(step, ranks, wish));
+}
+
+}  // namespace minwm::parallel
