@@ -1,0 +1,229 @@
+// A Wan model whose tokens are spread over ranks against the same model on one.
+
+#include <gtest/gtest.h>
+
+#include <torch/torch.h>
+
+#include "context_meshes.h"
+#include "minwm/core/error.h"
+#include "minwm/core/random.h"
+#include "minwm/models/wan/backbone.h"
+
+namespace minwm::models {
+namespace {
+
+using parallel::testing::contexts;
+using parallel::testing::NamedContext;
+
+// 15 tokens per frame and 5 heads: nothing divides by 2 or 4.
+constexpr int64_t kChannels = 3, kTextDim = 5, kHeight = 6, kWidth = 10;
+constexpr double kTolerance = 1e-5;
+
+std::shared_ptr<WanBackbone> small_model() {
+  WanConfig config;
+  config.in_dim = config.out_dim = kChannels;
+  config.dim = 40;
+  config.ffn_dim = 24;
+  config.freq_dim = 16;
+  config.text_dim = kTextDim;
+  config.text_len = 4;
+  config.num_heads = 5;
+  config.num_layers = 2;
+  auto model = std::make_shared<WanBackbone>(config, 1);
+  at::NoGradGuard no_grad;
+  // The head and the camera projections start at zero; random weights make every input matter.
+  for (auto& parameter : model->named_parameters()) {
+    parameter.value().add_(0.2 * random_normal(parameter.value().sizes(), {7, parameter.key()}));
+  }
+  return model;
+}
+
+Conditions moving_cameras(int64_t first, int64_t frames, bool camera) {
+  Conditions conditions;
+  conditions.text = random_normal({2, 3, kTextDim}, {5, "text"});
+  if (camera) {
+    at::Tensor view = at::eye(4).repeat({2, frames, 1, 1});
+    view.select(3, 3).select(2, 0).copy_(at::arange(first, first + frames) * 0.1);
+    conditions.cameras = {view, at::eye(3).repeat({2, frames, 1, 1}) * 0.5};
+  }
+  return conditions;
+}
+
+at::Tensor draw(const char* purpose, int64_t frames) {
+  return random_normal({2, frames, kChannels, kHeight, kWidth}, {3, purpose});
+}
+
+/// What a computation came to: values that are alike on all ranks, and gradients of parameters
+/// (summed over them).
+struct Outcome {
+  std::vector<at::Tensor> values, parameters;
+};
+
+/// `compute` gives the values and has called backward.
+template <class Compute>
+Outcome run(const NamedContext* ranks, bool recompute, const Compute& compute) {
+  const auto model = small_model();
+  model->set_activation_checkpointing(recompute);
+  if (ranks != nullptr) {
+    model->set_context(ranks->context);
+  }
+  Outcome outcome;
+  outcome.values = compute(*model);
+  for (const auto& parameter : model->parameters()) {
+    const at::Tensor gradient =
+        parameter.grad().defined() ? parameter.grad() : at::zeros_like(parameter);
+    outcome.parameters.push_back(ranks != nullptr ? parallel::testing::summed(*ranks, gradient)
+                                                  : gradient);
+  }
+  return outcome;
+}
+
+/// Largest difference, each relative to the largest entry of its reference; of parameters relative
+/// to the largest gradient of all (some are zero but for rounding).
+double difference(const NamedContext& ranks, const Outcome& ours, const Outcome& reference) {
+  double worst = 0;
+  std::vector<at::Tensor> mine, theirs;
+  for (size_t i = 0; i < ours.values.size(); ++i) {
+    worst = std::max(worst, parallel::testing::distance(ranks, ours.values[i], reference.values[i],
+                                                        reference.values[i]));
+  }
+  for (size_t i = 0; i < ours.parameters.size(); ++i) {
+    mine.push_back(ours.parameters[i].flatten());
+    theirs.push_back(reference.parameters[i].flatten());
+  }
+  const at::Tensor whole = at::cat(theirs);
+  return whole.abs().max().item<double>() == 0
+             ? worst
+             : std::max(worst, parallel::testing::distance(ranks, at::cat(mine), whole, whole));
+}
+
+template <class Compute>
+void expect_as_on_one_rank(const Compute& compute) {
+  for (const bool recompute : {false, true}) {
+    const Outcome reference = run(nullptr, recompute, compute);
+    for (const auto& ranks : contexts()) {
+      const double found = difference(ranks, run(&ranks, recompute, compute), reference);
+      EXPECT_LE(found, kTolerance) << ranks.name << (recompute ? ", recomputed" : "");
+      if (minwm::testing::world().rank() == 0) {
+        std::printf("  %s%s: %.1e of max\n", ranks.name.c_str(), recompute ? ", recomputed" : "",
+                    found);
+      }
+    }
+  }
+}
+
+/// Flow, loss and the gradient of the latents.
+std::vector<at::Tensor> training_step(WanBackbone& model, bool forced, bool camera) {
+  ForwardInput input;
+  input.latents = draw("noisy", 4).requires_grad_(true);
+  input.timestep = random_uniform({2, 4}, {3, "timestep"}) * 1000;
+  input.conditions = moving_cameras(0, 4, camera);
+  if (forced) {
+    input.clean_latents = draw("clean", 4);
+    input.chunk_frames = 2;
+  }
+  const at::Tensor flow = model.forward(input);
+  const at::Tensor loss = (flow - draw("target", 4)).square().mean();
+  loss.backward();
+  return {flow.detach(), loss.detach(), input.latents.grad()};
+}
+
+TEST(ContextWan, TheBidirectionalStepIsThatOfOneRank) {
+  expect_as_on_one_rank([](WanBackbone& model) { return training_step(model, false, true); });
+}
+
+TEST(ContextWan, TheTeacherForcingStepIsThatOfOneRank) {
+  expect_as_on_one_rank([](WanBackbone& model) { return training_step(model, true, true); });
+}
+
+TEST(ContextWan, TheStepWithoutCamerasIsThatOfOneRank) {
+  expect_as_on_one_rank([](WanBackbone& model) { return training_step(model, true, false); });
+}
+
+/// Seven frames in chunks of 2, 2, 1, 2 through a window of four with one sink: every chunk is
+/// denoised once under gradients, its result goes on to the loss and into the cache.
+std::vector<at::Tensor> rollout(WanBackbone& model) {
+  const auto cache = model.make_cache({2, 4, 1}, kHeight, kWidth);
+  const at::Tensor noise = draw("noise", 7).requires_grad_(true);
+  std::vector<at::Tensor> chunks;
+  int64_t first = 0;
+  for (const int64_t count : {2, 2, 1, 2}) {
+    StreamInput input;
+    input.latents = noise.narrow(1, first, count);
+    input.timestep = at::full({2, count}, 700.0);
+    input.conditions = moving_cameras(first, count, true);
+    {
+      at::NoGradGuard no_grad;  // a step before, without a graph, reads the same cache
+      input.latents = input.latents - 0.3 * model.stream(input, *cache);
+    }
+    input.latents = input.latents + 0.1 * noise.narrow(1, first, count);
+    input.timestep = at::full({2, count}, 400.0);
+    chunks.push_back(input.latents - 0.4 * model.stream(input, *cache));
+    input.latents = chunks.back().detach();
+    input.timestep = at::zeros({2, count});
+    input.commit = true;
+    model.stream(input, *cache);
+    first += count;
+  }
+  const at::Tensor video = at::cat(chunks, 1);
+  (video - draw("target", 7)).square().mean().backward();
+  return {video.detach(), noise.grad()};
+}
+
+TEST(ContextWan, AStreamedRolloutWithCommitsAndEvictionIsThatOfOneRank) {
+  expect_as_on_one_rank(rollout);
+}
+
+TEST(ContextWan, BfloatComputeStaysWithinItsRounding) {
+  const auto step = [](WanBackbone& model) {
+    model.set_compute_dtype(at::kBFloat16);
+    return training_step(model, true, true);
+  };
+  const Outcome reference = run(nullptr, false, step);
+  for (const auto& ranks : contexts()) {
+    EXPECT_LE(difference(ranks, run(&ranks, false, step), reference), 3e-2) << ranks.name;
+  }
+}
+
+TEST(ContextWan, AContextOfOneRankChangesNoBit) {
+  const auto step = [](WanBackbone& model) { return training_step(model, true, true); };
+  const Outcome reference = run(nullptr, false, step);
+  const Outcome ours = run(nullptr, false, [&](WanBackbone& model) {
+    model.set_context(std::make_shared<parallel::Context>());
+    return step(model);
+  });
+  for (size_t i = 0; i < ours.values.size(); ++i) {
+    EXPECT_TRUE(at::equal(ours.values[i], reference.values[i]));
+  }
+  for (size_t i = 0; i < ours.parameters.size(); ++i) {
+    EXPECT_TRUE(at::equal(ours.parameters[i], reference.parameters[i]));
+  }
+}
+
+/// A model that knows nothing of context ranks.
+class Whole : public Backbone {
+ public:
+  at::Tensor forward(const ForwardInput&) override { return {}; }
+  at::Tensor stream(const StreamInput&, KvCache&) override { return {}; }
+  std::unique_ptr<KvCache> make_cache(const CacheOptions&, int64_t, int64_t) override {
+    return nullptr;
+  }
+  std::vector<std::shared_ptr<torch::nn::Module>> units() override { return {}; }
+  int64_t latent_channels() const override { return 1; }
+  int64_t text_dim() const override { return 1; }
+  void set_compute_dtype(at::ScalarType) override {}
+  void set_activation_checkpointing(bool) override {}
+};
+
+TEST(ContextWan, AModelThatCannotSplitTokensRefusesSeveralRanks) {
+  Whole model;
+  model.set_context(std::make_shared<parallel::Context>());
+  for (const auto& ranks : contexts()) {
+    if (ranks.context->size() > 1) {
+      EXPECT_THROW(model.set_context(ranks.context), Error);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace minwm::models
