@@ -50,10 +50,6 @@ Handle File::Impl::access_properties(const void* mpi_comm) const {
 
 void File::Impl::open(Mode mode, const void* mpi_comm) {
   const Lock lock;
-  // A file whose close failed (full disk) stays registered; HDF5's own clean-up at exit would
-  // crash on it.
-  static const herr_t no_cleanup_at_exit = H5dont_atexit();
-  (void)no_cleanup_at_exit;
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
   parallel = mpi_comm != nullptr;
   const Handle access = access_properties(mpi_comm);

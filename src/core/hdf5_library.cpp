@@ -16,6 +16,14 @@ struct Queue {
   int depth = 0;
 };
 
+/// The library starts before main, and so before MPI: else it would close what is still open in
+/// MPI_Finalize, which other ranks may not come to, and crash on a file whose close has failed
+/// (full disk), which stays registered. Its clean-up at exit would do the same.
+[[maybe_unused]] const bool started = [] {
+  H5dont_atexit();
+  return H5open() >= 0;
+}();
+
 Queue& queue() {
   static Queue instance;
   return instance;

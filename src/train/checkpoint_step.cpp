@@ -182,17 +182,14 @@ void StepWriter::publish() const {
 /// could not be written. They keep the handle of the removed, empty file to their end.
 void StepWriter::abandon() {
   std::error_code ignored;
-  if (ranks_->size() == 1) {
-    file_.reset();
-    fs::remove_all(pending_, ignored);
-    return;
-  }
-  if (file_.has_value()) {
-    file_->leave_open();
-    file_.reset();
-  }
   if (is_first() && !alone_) {
     fs::resize_file(pending_ / kStateFile, 0, ignored);
+  }
+  if (file_.has_value() && ranks_->size() > 1) {
+    file_->leave_open();
+  }
+  file_.reset();
+  if (is_first() && !alone_) {
     fs::remove_all(pending_, ignored);
   }
 }
