@@ -8,7 +8,7 @@ import re
 def baseline_of(name: str) -> str:
     """The row that a row is compared with: the same with one thing changed, or nothing."""
     for changed, plain in (("bfloat16", "float32"), ("threads:2", "threads:1"), ("loader_batch", "store_read"),
-                           ("muon", "adamw")):
+                           ("muon", "adamw"), ("asynchronous", "synchronous")):
         if changed in name:
             return name.replace(changed, plain)
     return ""
