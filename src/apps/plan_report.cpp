@@ -174,7 +174,7 @@ std::string plan_text(const PlannedStep& plan) {
 
 std::string table_text(const std::vector<PlannedStep>& plans) {
   std::string text =
-      fmt::format("{:<16}{:>6}  {:<46}{:>9}{:>10}{:>9}{:>10}{:>9}{:>12}\n", "stage", "ranks",
+      fmt::format("{:<16}{:>6}  {:<52}{:>9}{:>10}{:>9}{:>10}{:>9}{:>12}\n", "stage", "ranks",
                   "mesh", "GB/rank", "head room", "wire GB", "compute s", "step s", "tokens/s");
   for (const auto& plan : plans) {
     text += fmt::format("{:<16}{:>6}  ", plan.step.stage, plan.ranks);
@@ -184,7 +184,7 @@ std::string table_text(const std::vector<PlannedStep>& plans) {
     }
     const auto total = static_cast<double>(plan_memory(plan.step, *plan.mesh).total());
     const auto time = plan_time(plan.step, *plan.mesh);
-    text += fmt::format("{:<46}{:>9.1f}{:>10.1f}{:>9.1f}{:>10.2f}{:>9.2f}{:>12.0f}\n",
+    text += fmt::format("{:<52}{:>9.1f}{:>10.1f}{:>9.1f}{:>10.2f}{:>9.2f}{:>12.0f}\n",
                         to_string(*plan.mesh), total / 1e9,
                         (parallel::usable_memory(plan.step.device) - total) / 1e9,
                         plan_wire(plan.step, *plan.mesh).total() / 1e9, time.compute, time.step,

@@ -28,10 +28,6 @@ double needed(const StepShape& step, const MeshShape& mesh) {
   return static_cast<double>(plan_memory(step, mesh).total());
 }
 
-bool fits(const StepShape& step, const MeshShape& mesh) {
-  return needed(step, mesh) <= usable_memory(step.device);
-}
-
 /// Calls `visit` with every possible mesh, the best first, until it returns true.
 void for_each_mesh(const StepShape& step, int64_t ranks, const MeshWish& wish,
                    const std::function<bool(const MeshShape&)>& visit) {
@@ -108,12 +104,17 @@ int64_t ulysses_of(const StepShape& step, int64_t context) {
 
 std::optional<MeshShape> propose_mesh(const StepShape& step, int64_t ranks, const MeshWish& wish) {
   std::optional<MeshShape> found;
-  for_each_mesh(step, ranks, wish, [&](const MeshShape& mesh) {
-    if (fits(step, mesh)) {
-      found = mesh;
+  for (const double share : {kRoom, 1.0}) {
+    for_each_mesh(step, ranks, wish, [&](const MeshShape& mesh) {
+      if (needed(step, mesh) <= share * usable_memory(step.device)) {
+        found = mesh;
+      }
+      return found.has_value();
+    });
+    if (found) {
+      break;
     }
-    return found.has_value();
-  });
+  }
   return found;
 }
 

@@ -87,7 +87,19 @@ Traffic weight_traffic(const StepShape& step, const Pass& pass) {
   return {calls * (root + blocks * (pass.backward ? 2 : 1)), blocks_reduced + root};
 }
 
-double bandwidth(const StepShape& step, int64_t span) {
+/// Rate of a collective over ranks that are `stride` apart and span `span` ranks: what a rank gets
+/// comes over the adapters of all its members in a node.
+double bandwidth(const StepShape& step, int64_t span, int64_t stride) {
+  const auto& d = step.device;
+  if (span <= d.per_node) {
+    return d.node_bandwidth;
+  }
+  const auto members = static_cast<double>(std::max<int64_t>(1, d.per_node / stride));
+  return std::min(d.node_bandwidth, members * d.wire_bandwidth);
+}
+
+/// Rate from one rank to another in a group that spans `span` ranks.
+double link_bandwidth(const StepShape& step, int64_t span) {
   return span <= step.device.per_node ? step.device.node_bandwidth : step.device.wire_bandwidth;
 }
 
@@ -144,10 +156,10 @@ TimePlan plan_time(const StepShape& step, const MeshShape& mesh) {
     }
   }
   time.compute = time.flop / (step.device.flops * step.device.efficiency);
-  time.weights = (wire.gathers + wire.reductions) / bandwidth(step, mesh.copy());
-  time.replicate = wire.replicate / bandwidth(step, mesh.ranks());
-  time.ulysses = wire.ulysses / bandwidth(step, mesh.ulysses);
-  time.ring = wire.ring / bandwidth(step, mesh.context);
+  time.weights = (wire.gathers + wire.reductions) / bandwidth(step, mesh.copy(), 1);
+  time.replicate = wire.replicate / bandwidth(step, mesh.ranks(), mesh.copy());
+  time.ulysses = wire.ulysses / link_bandwidth(step, mesh.ulysses);
+  time.ring = wire.ring / link_bandwidth(step, mesh.context);
   time.step = std::max({time.compute, time.weights, time.ring}) + time.ulysses + time.replicate;
   time.tokens_per_second =
       static_cast<double>(step.global_batch * step.frames * step.frame_tokens) / time.step;

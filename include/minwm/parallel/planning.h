@@ -39,7 +39,8 @@ struct ModelShape {
   int64_t paths() const { return camera ? 2 : 1; }
 };
 
-/// A device as the plan assumes it. Rates per rank and direction, in bytes and FLOP per second.
+/// A device as the plan assumes it. Rates per rank and direction, in bytes and FLOP per second. A
+/// collective over whole nodes uses the adapters of all their ranks at once.
 struct DeviceKind {
   std::string name;
   double memory = 0;          ///< bytes
@@ -148,7 +149,11 @@ TimePlan plan_time(const StepShape& step, const MeshShape& mesh);
 /// fragmentation.
 double usable_memory(const DeviceKind& device);
 
-/// Axes that the user fixed; 0 = free.
+/// Share of the usable memory that a proposal fills at most, where there is a choice: figures of
+/// activations are estimates.
+constexpr double kRoom = 0.8;
+
+/// Axes that the user fixed; 0 or less = free.
 struct MeshWish {
   int64_t replicate = 0, shard = 0, context = 0, ulysses = 0;
 };
@@ -157,9 +162,9 @@ struct MeshWish {
 /// a node.
 int64_t ulysses_of(const StepShape& step, int64_t context);
 
-/// The mesh of `ranks` that fits: fewest context ranks with which the global batch is a whole
-/// number of micro-batches on every data rank, then the fewest ranks per copy of the weights;
-/// copies for the rest. Nothing if none fits.
+/// The mesh of `ranks` that fits, with room if possible: fewest context ranks with which the global
+/// batch is a whole number of micro-batches on every data rank, then the fewest ranks per copy of
+/// the weights; copies for the rest. Nothing if none fits.
 std::optional<MeshShape> propose_mesh(const StepShape& step, int64_t ranks,
                                       const MeshWish& wish = {});
 

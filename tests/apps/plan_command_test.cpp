@@ -1,0 +1,96 @@
+// `minwm plan` as a user runs it.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "minwm/core/error.h"
+#include "tests/apps/shell.h"
+
+namespace minwm {
+namespace {
+
+using nlohmann::json;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using testing::Outcome;
+using testing::shell;
+
+Outcome plan(const std::string& arguments) {
+  return shell(MINWM_BINARY_DIR "/minwm plan " + arguments);
+}
+
+TEST(PlanCommand, PrintsBytesPerRankBytesSentAndTime) {
+  const Outcome outcome = plan("--model hy-8b --stage dmd --gpus 64 --gpu h200");
+  ASSERT_EQ(outcome.code, kExitDone) << outcome.output;
+  EXPECT_THAT(
+      outcome.output,
+      AllOf(HasSubstr("hy-8b (8.553 billion parameters), dmd, 20 latent frames of 1560 tokens"),
+            HasSubstr("parameter slices"), HasSubstr("gradient slices"),
+            HasSubstr("optimizer moments"), HasSubstr("running average"),
+            HasSubstr("frozen networks"), HasSubstr("gathered blocks"),
+            HasSubstr("KV cache of a rollout"), HasSubstr("head room"),
+            HasSubstr("weights gathered"), HasSubstr("gradients reduced"),
+            HasSubstr("estimates; assumed of h200: ")));
+}
+
+TEST(PlanCommand, JsonHoldsEveryFigureAndItsSum) {
+  const Outcome outcome =
+      plan("--model wan-1.3b --stage teacher-forcing --gpus 8 --parallel.context 4 --json");
+  ASSERT_EQ(outcome.code, kExitDone) << outcome.output;
+  const json out = json::parse(outcome.output);
+  EXPECT_EQ(out["parameters"], 1489821760);
+  EXPECT_EQ(out["mesh"]["context"], 4);
+  int64_t sum = 0;
+  for (const char* item : {"parameters", "gradients", "moments", "averages", "frozen", "root",
+                           "gathered", "send", "flat_gradients", "block_gradients", "unreduced",
+                           "activations", "block_work", "kv_cache"}) {
+    sum += out["memory"].at(item).get<int64_t>();
+  }
+  EXPECT_EQ(out["memory"]["total"], sum);
+  EXPECT_GT(out["wire"]["ulysses"], 0);
+  EXPECT_GT(out["time"]["step"], 0);
+}
+
+TEST(PlanCommand, TheTableHasALineForEveryStageAndSize) {
+  const Outcome all = plan("--model hy-8b --gpu h200 --table --json");
+  ASSERT_EQ(all.code, kExitDone) << all.output;
+  const json rows = json::parse(all.output);
+  ASSERT_EQ(rows.size(), 5 * 7);
+  EXPECT_EQ(rows.back()["stage"], "dmd");
+  EXPECT_EQ(rows.back()["ranks"], 1024);
+  for (const auto& row : rows) {
+    EXPECT_TRUE(row["fits"].get<bool>()) << row.dump();
+  }
+  const Outcome one = plan("--model hy-8b --gpu h200 --stage dmd --table");
+  EXPECT_EQ(std::count(one.output.begin(), one.output.end(), '\n'), 2 + 7 + 1) << one.output;
+}
+
+void expect_refused(const std::string& arguments, const std::string& text) {
+  const Outcome outcome = plan(arguments);
+  EXPECT_EQ(outcome.code, kExitBadInput) << arguments << ": " << outcome.output;
+  EXPECT_THAT(outcome.output, HasSubstr(text));
+  EXPECT_EQ(std::count(outcome.output.begin(), outcome.output.end(), '\n'), 1) << outcome.output;
+}
+
+TEST(PlanCommand, RefusesWhatCannotFitAndNamesWhatDoes) {
+  expect_refused(
+      "--model hy-8b --stage dmd --gpus 8 --parallel.replicate 8 --parallel.shard 1 "
+      "--parallel.context 1",
+      "needs ");
+  expect_refused("--model hy-8b --stage dmd --gpus 1", " ranks would do: ");
+  expect_refused("--model wan-1.3b --gpu_memory 4 --gpus 1", "no mesh of these ranks fits");
+}
+
+TEST(PlanCommand, RefusesWhatMakesNoSense) {
+  expect_refused("--model hy-9b", "did you mean hy-8b?");
+  expect_refused("--gpu h300", "did you mean");
+  expect_refused("--stage dmx", "stage 'dmx': expected");
+  expect_refused("--frames 78", "frames 78: expected 1 + a multiple of 4");
+  expect_refused("--height 470", "takes multiples of 16");
+  expect_refused("--parallel.offload critic", "expected optimizer, teacher or both");
+}
+
+}  // namespace
+}  // namespace minwm
