@@ -56,8 +56,9 @@ stream::LoadedModel describe_model(std::shared_ptr<models::Backbone> model,
 
 class Probe {
  public:
-  Probe(const ProbeOptions& options, stream::LoadedModel loaded, std::filesystem::path output)
-      : loaded_(std::move(loaded)), folder_(std::move(output)) {
+  Probe(const ProbeOptions& options, stream::LoadedModel loaded, std::filesystem::path output,
+        bool writes)
+      : loaded_(std::move(loaded)), folder_(std::move(output)), writes_(writes) {
     require(options.worlds >= 1, "--probe.worlds {}: expected 1 or more", options.worlds);
     walks_ = parse_walks(options.paths, loaded_.info.latent_frames, "probe.paths");
     style_ = world_style(loaded_.info, *loaded_.codec, options.style);
@@ -80,6 +81,9 @@ class Probe {
         rows.push_back({walks_[k].name, videos[k]});
       }
     }
+    if (!writes_) {
+      return;
+    }
     eval::ContactSheetOptions options;
     options.caption = fmt::format("{} {}, step {}: {}", loaded_.info.model, loaded_.info.stage,
                                   step, describe_sampler(loaded_));
@@ -94,6 +98,7 @@ class Probe {
  private:
   stream::LoadedModel loaded_;
   std::filesystem::path folder_;
+  bool writes_;
   std::vector<Walk> walks_;
   data::WorldStyle style_;
   std::vector<ProbedWorld> worlds_;
@@ -112,10 +117,10 @@ std::function<void(int64_t step)> make_probe(const ProbeOptions& options,
                                              std::shared_ptr<models::Backbone> model,
                                              const std::filesystem::path& codec,
                                              const train::CheckpointInfo& info,
-                                             const std::filesystem::path& output) {
+                                             const std::filesystem::path& output, bool writes) {
   require(!codec.empty(), "probes need --data.codec: they are pictures");
   const auto probe = std::make_shared<const Probe>(
-      options, describe_model(std::move(model), codec, info), output / "probes");
+      options, describe_model(std::move(model), codec, info), output / "probes", writes);
   return [probe](int64_t step) { probe->write(step); };
 }
 

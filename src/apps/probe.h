@@ -28,13 +28,15 @@ struct ProbeOptions {
 /// `output`/probes/step-NNNNNN.png (a contact sheet; the first row of a world is the truth through
 /// the codec along the first path) and .mp4. The model's weights are used as they are and its
 /// train or eval state is restored; no gradients, and noise is addressed, so training goes on bit
-/// for bit as without probes. Sampled as `info` records: few-step models by their list and solver,
+/// for bit as without probes. Ranks that share the weights all call it, those without `writes`
+/// write nothing. Sampled as `info` records: few-step models by their list and solver,
 /// others in 16 Euler steps; bidirectional ones denoise whole clips, causal ones stream.
 /// @throws Error naming the option, codec or model that does not fit; on writing, the file.
 std::function<void(int64_t step)> make_probe(const ProbeOptions& options,
                                              std::shared_ptr<models::Backbone> model,
                                              const std::filesystem::path& codec,
                                              const train::CheckpointInfo& info,
-                                             const std::filesystem::path& output);
+                                             const std::filesystem::path& output,
+                                             bool writes = true);
 
 }  // namespace minwm::apps

@@ -44,23 +44,6 @@ train::Checkpoint open(const std::string& path) {
 
 }  // namespace
 
-void load_weights(const std::string& path, const std::string& preset, models::Backbone& model) {
-  if (is_safetensors(path)) {
-    const Safetensors file(path);
-    std::map<std::string, at::Tensor> tensors;
-    for (const auto& name : file.names()) {
-      tensors[name] = file.view(name);
-    }
-    models::load_state(model, tensors, path);
-    return;
-  }
-  const auto checkpoint = open(path);
-  require(checkpoint.info().model == preset, "{}: holds model '{}', expected '{}'",
-          checkpoint.path().string(), checkpoint.info().model, preset);
-  checkpoint.load_model(model);
-  spdlog::info("weights of {}", checkpoint.path().string());
-}
-
 models::Conditions load_negative(const std::string& file) {
   models::Conditions negative;
   if (file.empty()) {
@@ -192,14 +175,13 @@ void StageOptions::check_store(const data::StoreLayout& layout, const std::strin
 
 std::shared_ptr<models::Backbone> StageOptions::constant_network(
     const std::string& path, const std::string& purpose, const std::string& wanted_stage,
-    const MakeModel& make_model) const {
+    const ModelFactory& factory) const {
   const auto checkpoint = open(path);
   require(checkpoint.info().stage == wanted_stage,
           "{} {}: was trained by stage '{}', expected a {} run", purpose,
           checkpoint.path().string(), checkpoint.info().stage, wanted_stage);
-  auto model = make_model(checkpoint.info().model);
-  checkpoint.load_model(*model);
-  return model;
+  const auto weights = weights_of(path, checkpoint.info().model);
+  return factory.make(checkpoint.info().model, Role::kFrozen, &weights);
 }
 
 std::shared_ptr<stages::Stage> StageOptions::make(const StageParts& parts) const {
@@ -220,13 +202,19 @@ std::shared_ptr<stages::Stage> StageOptions::make(const StageParts& parts) const
   if (stage_ == "consistency") {
     const auto teacher =
         constant_network(teacher_.empty() ? parts.init : teacher_, "--consistency.teacher",
-                         "teacher-forcing", parts.make_model);
-    return std::make_shared<stages::Consistency>(model, teacher, parts.make_model(parts.preset),
+                         "teacher-forcing", parts.factory);
+    const auto average = parts.factory.make_empty(parts.preset, Role::kAveraged);
+    return std::make_shared<stages::Consistency>(model, teacher, average,
                                                  with_negative(consistency_));
   }
-  const auto real = constant_network(scores_, "--dmd.scores", "bidirectional", parts.make_model);
-  const auto critic = parts.make_model(parts.preset);
-  load_weights(scores_, parts.preset, *critic);
+  const auto real = constant_network(scores_, "--dmd.scores", "bidirectional", parts.factory);
+  std::shared_ptr<models::Backbone> critic;
+  if (parts.resumed) {
+    critic = parts.factory.make_empty(parts.preset, Role::kTrained);
+  } else {
+    const auto weights = weights_of(scores_, parts.preset);
+    critic = parts.factory.make(parts.preset, Role::kTrained, &weights);
+  }
   // Rollouts longer than the scores' clips are shortened, which takes the codec.
   const auto first_latent_of =
       parts.codec.empty() ? nullptr : stages::last_frame_encoder(models::open_codec(parts.codec));

@@ -1,7 +1,6 @@
 #pragma once
 // Which stage a run trains, with which options, on which networks.
 
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,11 +12,9 @@
 #include "minwm/stages/ode.h"
 #include "minwm/stages/teacher_forcing.h"
 #include "minwm/train/checkpoint.h"
+#include "model_factory.h"
 
 namespace minwm::apps {
-
-/// Makes a network of a preset on the run's device.
-using MakeModel = std::function<std::shared_ptr<models::Backbone>(const std::string& preset)>;
 
 /// What a run gives its stage.
 struct StageParts {
@@ -26,7 +23,8 @@ struct StageParts {
   std::string preset, init;     ///< of the model; where its first weights were from
   models::Conditions negative;  ///< text of unconditional passes; undefined = zeros
   std::string codec;            ///< file; may be empty
-  MakeModel make_model;
+  const ModelFactory& factory;  ///< makes the stage's other networks
+  bool resumed = false;         ///< trained networks are filled from a checkpoint later
 };
 
 /// The options of all stages. A run uses those of its own.
@@ -52,7 +50,7 @@ class StageOptions {
   std::shared_ptr<models::Backbone> constant_network(const std::string& path,
                                                      const std::string& purpose,
                                                      const std::string& wanted_stage,
-                                                     const MakeModel& make_model) const;
+                                                     const ModelFactory& factory) const;
 
   std::string stage_, teacher_, scores_, solver_ = "euler";
   std::vector<double> step_list_, first_chunk_step_list_;
@@ -61,10 +59,6 @@ class StageOptions {
   stages::OdeOptions ode_;
   stages::DmdOptions dmd_;
 };
-
-/// Weights only, into `model`: of a checkpoint (averaged, where there are such), or of a
-/// safetensors file with the model's names. @throws Error if they are of another model.
-void load_weights(const std::string& path, const std::string& preset, models::Backbone& model);
 
 /// The text of unconditional passes: tensors text [L, D], text_mask, byt5, byt5_mask of a
 /// safetensors file; "" = none (zeros).

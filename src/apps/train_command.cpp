@@ -31,6 +31,7 @@ struct TrainCommand {
   bool dry_run = false;
   train::RunOptions run;
   comm::MeshOptions mesh;
+  ShardingOptions sharding;
   StageOptions stage;
   ProbeOptions probe;
   int64_t probe_every = 0;
@@ -67,6 +68,7 @@ struct TrainCommand {
                 "steps between probe videos of fixed worlds and paths; 0 = none");
     probe.declare(options);
     mesh.declare(options);
+    sharding.declare(options);
     run.train.declare(options);
     run.optimizer.declare(options);
     options.add("optimizer.critic_lr", &run.critic_lr,
@@ -90,9 +92,7 @@ struct TrainCommand {
             eval_clips);
     require(eval_store.empty() || !codec.empty(),
             "--data.eval_store needs --data.codec: the gap is measured in pixels");
-    require(mesh.context == 1,
-            "parallel.context {}: training splits clips over ranks, not tokens: use 1",
-            mesh.context);
+    require(sharding.prefetch >= 0, "parallel.prefetch {}: expected 0 or more", sharding.prefetch);
   }
 };
 
@@ -145,23 +145,29 @@ train::CheckpointInfo describe(const TrainCommand& command, const Stores& stores
   return info;
 }
 
-/// The checkpoint to continue from, if any: found by the first rank, so that all take the same
-/// (collective).
+/// The checkpoint to continue from, if any; every byte of it was checked (collective).
 std::optional<fs::path> resume_point(const TrainCommand& command, comm::Communicator& world) {
-  std::string found;
-  if (world.rank() == 0) {
-    if (command.resume != "auto" && command.resume != "none") {
-      found = command.resume;
-    } else if (const auto latest = train::latest_checkpoint(command.output)) {
-      require(command.resume == "auto",
-              "{}: holds a run already ({}); continue it with --resume auto, or give another "
-              "--output.dir",
-              command.output, latest->filename().string());
-      found = latest->string();
+  if (command.resume == "none") {
+    std::string held;
+    if (world.rank() == 0) {
+      if (const auto latest = train::latest_checkpoint(command.output)) {
+        held = latest->filename().string();
+      }
     }
+    held = world.broadcast_string(held, 0, "checkpoint to resume");
+    require(held.empty(),
+            "{}: holds a run already ({}); continue it with --resume auto, or give another "
+            "--output.dir",
+            command.output, held);
+    return std::nullopt;
   }
-  found = world.broadcast_string(found, 0, "checkpoint to resume");
-  return found.empty() ? std::nullopt : std::optional<fs::path>(found);
+  if (command.resume == "auto") {
+    return train::latest_valid_checkpoint(command.output, world);
+  }
+  const auto found = train::latest_valid_checkpoint(command.resume, world);
+  require(found.has_value(), "--resume {}: holds no complete and undamaged checkpoint",
+          command.resume);
+  return found;
 }
 
 int64_t parameter_count(const models::Backbone& model) {
@@ -172,6 +178,15 @@ int64_t parameter_count(const models::Backbone& model) {
   return count;
 }
 
+std::string mesh_text(const comm::Mesh& mesh) {
+  const int context = mesh.context->size(), copy = mesh.parameters->size();
+  return fmt::format("{} rank(s): replicate {} x shard {} x context {}{}", mesh.world->size(),
+                     mesh.replicate->size(), copy / context, context,
+                     mesh.ring->size() > 1 ? fmt::format(" (ulysses {} x ring {})",
+                                                         mesh.ulysses->size(), mesh.ring->size())
+                                           : "");
+}
+
 /// What --dry-run prints and the log shows at the start.
 std::string summary(const TrainCommand& command, const comm::Mesh& mesh,
                     const models::Backbone& model) {
@@ -179,12 +194,11 @@ std::string summary(const TrainCommand& command, const comm::Mesh& mesh,
   const auto device = model.parameters().front().device();
   const auto compute = train::compute_type(command.run.train.compute, device);
   return fmt::format(
-      "mesh        {} rank(s): replicate {} x shard {} x context {}\n"
+      "mesh        {}\n"
       "model       {}, {} parameters, {} on {}, {} thread(s) per rank\n"
       "batch       {}\n"
       "run         {}, {} steps, {} clips in all\n",
-      mesh.world->size(), mesh.data_size() / command.mesh.shard, command.mesh.shard,
-      mesh.context->size(), command.model, parameter_count(model),
+      mesh_text(mesh), command.model, parameter_count(model),
       compute == at::kFloat ? "float32" : "bfloat16", command.device, at::get_num_threads(),
       plan.text(), command.stage.name(), command.run.train.steps,
       command.run.train.steps * command.run.train.global_batch);
@@ -192,12 +206,14 @@ std::string summary(const TrainCommand& command, const comm::Mesh& mesh,
 
 train::RunParts assemble(const TrainCommand& command, const std::string& config,
                          const comm::Mesh& mesh, const std::shared_ptr<models::Backbone>& model,
-                         const MakeModel& make_model) {
+                         const ModelFactory& factory, bool resumed) {
   train::RunParts parts;
-  parts.stage = command.stage.make({model, command.model, command.init,
-                                    load_negative(command.negative), command.codec, make_model});
+  parts.stage =
+      command.stage.make({model, command.model, command.init, load_negative(command.negative),
+                          command.codec, factory, resumed});
   parts.stores = open_stores(command, *model);
   parts.info = describe(command, parts.stores, config);
+  parts.info.mesh = mesh_text(mesh);
   if (!command.codec.empty()) {
     parts.attached = {command.codec};
   }
@@ -207,12 +223,15 @@ train::RunParts assemble(const TrainCommand& command, const std::string& config,
         command.codec,
         command.eval_clips,
         {command.stage.causal(), command.stage.chunk_frames(), parts.info.seed}};
-    parts.evaluate = train::make_gap_evaluation(options, model, mesh.world);
+    parts.evaluate = train::make_gap_evaluation(options, model, mesh);
   }
   require(command.probe_every == 0 || !command.codec.empty(),
           "--probe.every needs --data.codec: probes are videos");
-  if (command.probe_every > 0 && mesh.world->rank() == 0 && !command.dry_run) {
-    parts.probe = make_probe(command.probe, model, command.codec, parts.info, command.output);
+  const bool writes = mesh.world->rank() == 0;
+  if (command.probe_every > 0 && !command.dry_run && (writes || mesh.copy_size() > 1)) {
+    // Ranks that share the weights generate together; the first one writes.
+    parts.probe =
+        make_probe(command.probe, model, command.codec, parts.info, command.output, writes);
   }
   return parts;
 }
@@ -224,37 +243,40 @@ int64_t tokens_per_clip(const models::Backbone& model, const train::CheckpointIn
   return info.latent_frames * (info.latent_height / patch[1]) * (info.latent_width / patch[2]);
 }
 
-/// Model of a preset, its device and types set.
-std::shared_ptr<models::Backbone> make_model(const TrainCommand& command, const std::string& preset,
-                                             const c10::Device& device) {
-  auto model = models::make_backbone(preset, static_cast<uint64_t>(command.seed));
-  model->to(device);
-  model->set_compute_dtype(train::compute_type(command.run.train.compute, device));
-  model->set_activation_checkpointing(command.run.train.recompute);
-  return model;
+/// The network to train, with the weights it starts from.
+std::shared_ptr<models::Backbone> first_weights(const TrainCommand& command,
+                                                const ModelFactory& factory, bool resumed) {
+  if (resumed) {
+    return factory.make_empty(command.model, Role::kTrained);
+  }
+  if (command.init.empty() || command.dry_run) {
+    return factory.make(command.model, Role::kTrained);
+  }
+  const auto weights = weights_of(command.init, command.model);
+  return factory.make(command.model, Role::kTrained, &weights);
 }
 
 int train_stage(TrainCommand command, const std::string& config, comm::World& world) {
   const train::StopSignals signals;
-  const auto mesh = comm::make_mesh(world.communicator(), command.mesh);
+  auto mesh = comm::make_mesh(world.communicator(), command.mesh);
   std::unique_ptr<train::Checkpoint> resumed;
   if (!command.dry_run) {
     if (const auto path = resume_point(command, *mesh.world)) {
-      resumed = std::make_unique<train::Checkpoint>(*path);
+      resumed = std::make_unique<train::Checkpoint>(*path, train::Checkpoint::Verify::kSkip);
       train::require_same_run(*resumed,
                               describe(command, {}, config));  // before a large model is built
     }
   }
   const auto device = open_device(command.device, world.local_rank());
+  mesh = comm::make_device_mesh(std::move(mesh), device);
   at::set_num_threads(
       static_cast<int>(train::thread_count(command.run.train.threads, world.size())));
-  const auto make = [&](const std::string& preset) { return make_model(command, preset, device); };
-  const auto model = make(command.model);
-  if (!command.dry_run && !resumed && !command.init.empty()) {
-    load_weights(command.init, command.model, *model);
-  }
+  const ModelFactory factory({mesh, device, train::compute_type(command.run.train.compute, device),
+                              command.run.train.recompute, static_cast<uint64_t>(command.seed),
+                              command.dry_run, command.sharding});
+  const auto model = first_weights(command, factory, resumed != nullptr);
   const std::string text = summary(command, mesh, *model);
-  train::RunParts parts = assemble(command, config, mesh, model, make);
+  train::RunParts parts = assemble(command, config, mesh, model, factory, resumed != nullptr);
   if (command.dry_run) {
     if (world.rank() == 0) {
       fmt::print("{}\n{}", config, text);
@@ -267,11 +289,6 @@ int train_stage(TrainCommand command, const std::string& config, comm::World& wo
   command.run.tokens_per_clip = tokens_per_clip(*model, parts.info);
   train::TrainingRun run(command.run, std::move(parts), mesh);
   spdlog::info("\n{}", text);
-  if (command.mesh.shard > 1) {
-    spdlog::warn(
-        "parallel.shard {}: every rank keeps the whole model; clips are shared out as by replicate",
-        command.mesh.shard);
-  }
   if (resumed) {
     run.resume(*resumed);
     spdlog::info("continuing after step {}", run.step());

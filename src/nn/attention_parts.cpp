@@ -60,7 +60,8 @@ PartGradients attend_part_backward(const at::Tensor& dout, const at::Tensor& q, 
     return {dq, dk, dv};
   }
   const int64_t rows = q.size(2), padded = (rows + 31) / 32 * 32;
-  const at::Tensor log_sum = at::constant_pad_nd(whole.log_sum, {0, padded - rows}),
+  // Infinity, as the forward kernel pads them: rows past the end then weigh nothing.
+  const at::Tensor log_sum = at::constant_pad_nd(whole.log_sum, {0, padded - rows}, INFINITY),
                    none = at::zeros({}, at::TensorOptions(at::kLong));
   const auto found = at::_scaled_dot_product_efficient_attention_backward(
       whole_words(dout), whole_words(q), whole_words(k), whole_words(v), at::Tensor(),

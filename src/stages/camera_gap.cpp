@@ -13,12 +13,14 @@ namespace {
 /// Some clips side by side, on the model's device.
 struct Judged {
   data::Batch batch;
+  at::Tensor counted;                // [B] float64 of 0 and 1
   at::Tensor other_world_to_camera;  // [B, T, 4, 4]
 };
 
 Judged collate(const std::vector<GapClip>& clips, size_t first, size_t count,
                const c10::Device& device) {
   std::vector<at::Tensor> latents, text, cameras, others, intrinsics;
+  std::vector<double> counted;
   Judged judged;
   for (size_t i = first; i < first + count; ++i) {
     const auto& clip = clips[i].clip;
@@ -28,7 +30,9 @@ Judged collate(const std::vector<GapClip>& clips, size_t first, size_t count,
     others.push_back(clips[i].other_world_to_camera);
     intrinsics.push_back(clip.intrinsics.unsqueeze(0).expand({clip.latents.size(0), 3, 3}));
     judged.batch.global_samples.push_back(clips[i].index);
+    counted.push_back(clips[i].counted ? 1 : 0);
   }
+  judged.counted = at::tensor(counted, at::kDouble);
   judged.batch.latents = at::stack(latents).to(device);
   judged.batch.conditions.text = at::stack(text).to(device);
   judged.batch.conditions.cameras = {at::stack(cameras).to(device),
@@ -86,7 +90,9 @@ GapErrors camera_gap_errors(models::Backbone& model, models::Codec& codec,
     };
     const at::Tensor pixels = shown(truth);
     auto squared_error = [&](const at::Tensor& latents) {
-      return (shown(latents) - pixels).square().sum(at::kDouble).item<double>();
+      const at::Tensor errors_of =
+          (shown(latents) - pixels).square().flatten(1).sum(1, false, at::kDouble);
+      return (errors_of * judged.counted).sum().item<double>();
     };
     const auto& cameras = judged.batch.conditions.cameras;
     const camera::Cameras others{judged.other_world_to_camera, cameras.intrinsics};
@@ -96,7 +102,7 @@ GapErrors camera_gap_errors(models::Backbone& model, models::Codec& codec,
     copied.narrow(1, 1, frames - 1)
         .copy_(truth.narrow(1, 1, 1).expand_as(truth.narrow(1, 1, frames - 1)));
     errors.copy += squared_error(copied);
-    errors.values += static_cast<double>(pixels.numel());
+    errors.values += static_cast<double>(pixels[0].numel()) * judged.counted.sum().item<double>();
   }
   return errors;
 }

@@ -1,6 +1,9 @@
 // The update rules. Both keep their moments by parameter name, so a checkpoint does not depend on
 // order.
 
+#include <numeric>
+
+#include "matrix_exchange.h"
 #include "minwm/core/error.h"
 #include "minwm/train/optimizer.h"
 
@@ -10,6 +13,11 @@ namespace {
 struct Slot {
   std::string name;
   at::Tensor parameter, first, second;  // second: AdamW only
+  std::vector<int64_t> shape;           // Muon only: of the whole parameter
+  int64_t rows() const { return shape[0]; }
+  int64_t columns() const {
+    return std::accumulate(shape.begin() + 1, shape.end(), int64_t{1}, std::multiplies<>());
+  }
 };
 
 void read_moment(const std::map<std::string, at::Tensor>& state, const std::string& name,
@@ -28,7 +36,7 @@ class AdamW : public Optimizer {
   AdamW(const OptimizerOptions& options, const NamedParameters& parameters, bool reference_rule)
       : options_(options), reference_rule_(reference_rule) {
     for (const auto& [name, p] : parameters) {
-      slots_.push_back({name, p, at::zeros_like(p), at::zeros_like(p)});
+      slots_.push_back({name, p, at::zeros_like(p), at::zeros_like(p), {}});
     }
   }
 
@@ -89,40 +97,44 @@ class AdamW : public Optimizer {
 
 class Muon : public Optimizer {
  public:
-  Muon(const OptimizerOptions& options, const NamedParameters& parameters,
-       std::shared_ptr<comm::Communicator> ranks)
-      : options_(options), ranks_(std::move(ranks)) {
+  Muon(const OptimizerOptions& options, const NamedParameters& parameters, const Spread& spread)
+      : options_(options) {
     NamedParameters rest;
-    for (const auto& [name, p] : parameters) {
+    std::vector<MatrixExchange::Piece> pieces;
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      const auto& [name, p] = parameters[i];
+      Slot slot{name, p, {}, {}, spread.places.empty() ? p.sizes().vec() : spread.places[i].shape};
       // Modulations are [1, n, E]: vectors that happen to have axes.
-      const bool matrix = p.dim() >= 2 && p.size(0) >= options.muon_min_side &&
-                          p.numel() / p.size(0) >= options.muon_min_side;
-      if (matrix) {
-        slots_.push_back({name, p, at::zeros_like(p), {}});
-      } else {
+      const bool matrix = slot.shape.size() >= 2 && slot.rows() >= options.muon_min_side &&
+                          slot.columns() >= options.muon_min_side;
+      if (!matrix) {
         rest.emplace_back(name, p);
+        continue;
       }
+      slot.first = at::zeros_like(p);
+      if (!spread.places.empty()) {
+        pieces.push_back({slot.rows() * slot.columns(), spread.places[i].begin, p.numel()});
+      }
+      slots_.push_back(std::move(slot));
     }
     vectors_ = std::make_unique<AdamW>(options, rest, options.muon_one_dim_rule);
+    if (!spread.places.empty()) {
+      exchange_ = std::make_unique<MatrixExchange>(
+          std::move(pieces), spread.ranks,
+          slots_.empty() ? at::TensorOptions(at::kFloat) : slots_.front().parameter.options());
+    } else {
+      ranks_ = spread.ranks;
+    }
   }
 
   void step(double lr) override {
     at::NoGradGuard no_grad;
-    // Matrices of one shape go through Newton-Schulz together.
-    std::map<std::pair<int64_t, int64_t>, Group> groups;
     for (auto& slot : slots_) {
       if (slot.parameter.grad().defined()) {
-        const at::Tensor& p = slot.parameter;
-        groups[{p.size(0), p.numel() / p.size(0)}].slots.push_back(&slot);
+        slot.first.mul_(options_.muon_momentum).add_(slot.parameter.grad());
       }
     }
-    for (auto& [shape, group] : groups) {
-      orthogonalise(group, shape.first, shape.second);
-    }
-    vectors_->step(lr);
-    for (auto& [shape, group] : groups) {
-      apply(group, lr);
-    }
+    exchange_ ? step_pieces(lr) : step_whole(lr);
   }
 
   std::map<std::string, at::Tensor> state() const override {
@@ -147,6 +159,63 @@ class Muon : public Optimizer {
     std::unique_ptr<comm::Work> gather;  // of `update`, where ranks share the work
   };
 
+  void step_whole(double lr) {
+    // Matrices of one shape go through Newton-Schulz together.
+    std::map<std::pair<int64_t, int64_t>, Group> groups;
+    for (auto& slot : slots_) {
+      if (slot.parameter.grad().defined()) {
+        groups[{slot.rows(), slot.columns()}].slots.push_back(&slot);
+      }
+    }
+    for (auto& [shape, group] : groups) {
+      orthogonalise(group, shape.first, shape.second);
+    }
+    vectors_->step(lr);
+    for (auto& [shape, group] : groups) {
+      apply(group, lr);
+    }
+  }
+
+  /// Matrices whose pieces are on several ranks: each is orthogonalised where it is brought
+  /// together.
+  void step_pieces(double lr) {
+    std::vector<at::Tensor> pieces;
+    for (const auto& slot : slots_) {
+      const at::Tensor& gradient = slot.parameter.grad();
+      pieces.push_back(gradient.defined() ? gradient + options_.muon_momentum * slot.first
+                                          : at::Tensor());
+    }
+    auto owned = exchange_->bring_together(pieces);
+    std::map<std::pair<int64_t, int64_t>, std::vector<size_t>> shapes;
+    for (const auto& [index, matrix] : owned) {
+      shapes[{slots_[index].rows(), slots_[index].columns()}].push_back(index);
+    }
+    for (const auto& [shape, indices] : shapes) {
+      std::vector<at::Tensor> matrices;
+      for (const size_t index : indices) {
+        matrices.push_back(owned[index].view({shape.first, shape.second}));
+      }
+      const at::Tensor updates = newton_schulz(at::stack(matrices), options_.muon_bf16);
+      for (size_t i = 0; i < indices.size(); ++i) {
+        owned[indices[i]] = updates[static_cast<int64_t>(i)].reshape(-1);
+      }
+    }
+    const auto updates = exchange_->hand_back(owned, pieces);
+    vectors_->step(lr);
+    for (size_t i = 0; i < slots_.size(); ++i) {
+      if (updates[i].defined()) {
+        move(slots_[i], updates[i], lr);
+      }
+    }
+  }
+
+  void move(Slot& slot, const at::Tensor& update, double lr) const {
+    // The first two axes of the original shape, not of the flattened matrix.
+    const double scale =
+        0.2 * std::sqrt(static_cast<double>(std::max(slot.shape[0], slot.shape[1])));
+    slot.parameter.mul_(1 - lr * options_.weight_decay).add_(update, -lr * scale);
+  }
+
   /// This rank's share of the group's updates; starts to gather the rest.
   void orthogonalise(Group& group, int64_t rows, int64_t cols) {
     const auto n = static_cast<int64_t>(group.slots.size());
@@ -157,15 +226,11 @@ class Muon : public Optimizer {
     const auto options = group.slots[0]->first.options();
     const at::Tensor looked_ahead =
         at::empty({mine, rows, cols}, options);  // Nesterov: g + momentum * buffer
-    for (int64_t i = 0; i < n; ++i) {
+    for (int64_t i = first; i < first + mine; ++i) {
       const Slot& slot = *group.slots[static_cast<size_t>(i)];
-      const at::Tensor& gradient = slot.parameter.grad();
-      slot.first.mul_(options_.muon_momentum).add_(gradient);
-      if (i >= first && i < first + mine) {
-        at::Tensor target = looked_ahead[i - first];
-        at::add_out(target, gradient.view({rows, cols}), slot.first.view({rows, cols}),
-                    options_.muon_momentum);
-      }
+      at::Tensor target = looked_ahead[i - first];
+      at::add_out(target, slot.parameter.grad().view({rows, cols}), slot.first.view({rows, cols}),
+                  options_.muon_momentum);
     }
     at::Tensor update;
     if (mine > 0) {
@@ -188,16 +253,14 @@ class Muon : public Optimizer {
       group.gather->wait();
     }
     for (size_t i = 0; i < group.slots.size(); ++i) {
-      const at::Tensor& p = group.slots[i]->parameter;
-      // The first two axes of the original shape, not of the flattened matrix.
-      const double scale = 0.2 * std::sqrt(static_cast<double>(std::max(p.size(0), p.size(1))));
-      p.mul_(1 - lr * options_.weight_decay)
-          .add_(group.update[static_cast<int64_t>(i)].view(p.sizes()), -lr * scale);
+      Slot& slot = *group.slots[i];
+      move(slot, group.update[static_cast<int64_t>(i)].view(slot.parameter.sizes()), lr);
     }
   }
 
   OptimizerOptions options_;
-  std::shared_ptr<comm::Communicator> ranks_;
+  std::shared_ptr<comm::Communicator> ranks_;  // with copies of everything
+  std::unique_ptr<MatrixExchange> exchange_;   // where matrices are in pieces
   std::vector<Slot> slots_;
   std::unique_ptr<AdamW> vectors_;
 };
@@ -205,13 +268,12 @@ class Muon : public Optimizer {
 }  // namespace
 
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerOptions& options,
-                                          NamedParameters parameters,
-                                          std::shared_ptr<comm::Communicator> ranks) {
+                                          NamedParameters parameters, const Spread& spread) {
   if (options.name == "adamw") {
     return std::make_unique<AdamW>(options, parameters, false);
   }
   require(options.name == "muon", "optimizer '{}': expected adamw or muon", options.name);
-  return std::make_unique<Muon>(options, parameters, std::move(ranks));
+  return std::make_unique<Muon>(options, parameters, spread);
 }
 
 }  // namespace minwm::train

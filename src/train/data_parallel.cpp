@@ -32,6 +32,8 @@ class Hook : public torch::autograd::PostAccumulateGradHook {
 
 struct DataParallel::Impl {
   comm::Mesh mesh;
+  NamedParameters named;
+  std::vector<Place> places;
   std::vector<at::Tensor> parameters, gradients;  // in bucket order: last registered first
   std::vector<size_t> bucket_of;
   std::vector<bool> touched;
@@ -82,8 +84,8 @@ struct DataParallel::Impl {
   }
 
   void start(Bucket& bucket) {
-    if (mesh.data->size() > 1) {
-      bucket.work = mesh.data->all_reduce_async(bucket.flat, "gradients");
+    if (mesh.replicate->size() > 1) {
+      bucket.work = mesh.replicate->all_reduce_async(bucket.flat, "gradients");
     }
   }
 };
@@ -93,11 +95,12 @@ DataParallel::DataParallel(const comm::Mesh& mesh, NamedParameters parameters)
   auto& impl = *impl_;
   impl.mesh = mesh;
   for (auto item = parameters.rbegin(); item != parameters.rend(); ++item) {
-    require(item->second.is_cpu() || mesh.world->size() == 1,
-            "{} ranks on {}: MPI averages CPU tensors only; run one rank, or --device cpu",
-            mesh.world->size(), item->second.device().str());
     impl.parameters.push_back(item->second);
   }
+  for (const auto& [name, p] : parameters) {
+    impl.places.push_back({p.sizes().vec(), 0});
+  }
+  impl.named = std::move(parameters);
   impl.make_buckets();
   impl.touched.resize(impl.parameters.size());
   for (size_t i = 0; i < impl.parameters.size(); ++i) {
@@ -113,20 +116,14 @@ DataParallel::~DataParallel() {
   }
 }
 
-int64_t DataParallel::data_rank() const {
-  return impl_->mesh.data_rank();
+const NamedParameters& DataParallel::parameters() const {
+  return impl_->named;
 }
-int64_t DataParallel::data_size() const {
-  return impl_->mesh.data_size();
-}
-bool DataParallel::is_first() const {
-  return impl_->mesh.world->rank() == 0;
-}
-comm::Communicator& DataParallel::world() const {
-  return *impl_->mesh.world;
+const std::vector<Place>& DataParallel::places() const {
+  return impl_->places;
 }
 std::shared_ptr<comm::Communicator> DataParallel::helpers() const {
-  return impl_->mesh.data->size() > 1 ? impl_->mesh.data : nullptr;
+  return impl_->mesh.replicate->size() > 1 ? impl_->mesh.replicate : nullptr;
 }
 
 void DataParallel::begin_step() {
@@ -168,13 +165,12 @@ void DataParallel::finish_gradients() {
   }
 }
 
-at::Tensor DataParallel::exchange(const std::vector<double>& values) const {
-  const auto count = static_cast<int64_t>(values.size());
-  const at::Tensor mine = at::tensor(values, at::kDouble);
-  auto& world = *impl_->mesh.world;
-  at::Tensor everyone = at::empty({world.size(), count}, at::kDouble);
-  world.all_gather(mine, everyone.view(-1), "step decisions");
-  return everyone;
+NamedParameters named_parameters(const torch::nn::Module& module) {
+  NamedParameters parameters;
+  for (const auto& item : module.named_parameters()) {
+    parameters.emplace_back(item.key(), item.value());
+  }
+  return parameters;
 }
 
 }  // namespace minwm::train

@@ -21,7 +21,7 @@ at::Tensor other_cameras(const data::LatentStore& store, const std::vector<int64
 
 std::vector<stages::GapClip> read_share(const GapEvaluationOptions& options,
                                         const models::Backbone& model, const models::Codec& codec,
-                                        const comm::Communicator& world) {
+                                        const comm::Mesh& mesh) {
   const data::LatentStore store(options.store);
   const auto& layout = store.layout();
   require(layout.channels == model.latent_channels() && layout.text_dim == model.text_dim(),
@@ -35,12 +35,18 @@ std::vector<stages::GapClip> read_share(const GapEvaluationOptions& options,
   for (int64_t i = 0; i < count; ++i) {
     chosen.push_back(i * store.size() / count);
   }
+  // Ranks that share weights or tokens run the same number of forwards: the last round is filled
+  // up.
+  const auto ranks = static_cast<size_t>(mesh.data_size());
+  const bool in_step = mesh.copy_size() > 1;
+  const size_t places = in_step ? (chosen.size() + ranks - 1) / ranks * ranks : chosen.size();
   std::vector<stages::GapClip> share;
-  for (auto i = static_cast<size_t>(world.rank()); i < chosen.size();
-       i += static_cast<size_t>(world.size())) {
+  for (auto place = static_cast<size_t>(mesh.data_rank()); place < places; place += ranks) {
+    const size_t i = place % chosen.size();
     data::Clip clip = store.read(chosen[i]);
     at::Tensor other = other_cameras(store, chosen, i, clip, options.store);
-    share.push_back({std::move(clip), std::move(other), static_cast<int64_t>(i)});
+    share.push_back(
+        {std::move(clip), std::move(other), static_cast<int64_t>(i), place < chosen.size()});
   }
   return share;
 }
@@ -49,12 +55,13 @@ std::vector<stages::GapClip> read_share(const GapEvaluationOptions& options,
 
 std::function<std::map<std::string, double>()> make_gap_evaluation(
     const GapEvaluationOptions& options, std::shared_ptr<models::Backbone> model,
-    std::shared_ptr<comm::Communicator> world) {
+    const comm::Mesh& mesh) {
   auto codec = models::open_codec(options.codec);
-  auto clips = read_share(options, *model, *codec, *world);
+  auto clips = read_share(options, *model, *codec, mesh);
   return [clips = std::move(clips), codec = std::move(codec), gap = options.gap,
-          model = std::move(model), world = std::move(world)] {
+          model = std::move(model), world = mesh.world] {
     const auto own = stages::camera_gap_errors(*model, *codec, clips, gap);
+    // Context ranks judge the same clips: all sums grow alike, and only their ratios count.
     stages::GapErrors all;
     all.right = world->all_reduce_sum(own.right, "camera gap");
     all.wrong = world->all_reduce_sum(own.wrong, "camera gap");

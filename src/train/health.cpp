@@ -70,8 +70,8 @@ std::string Health::refuse(double loss, double norm) {
   return why;
 }
 
-std::map<std::string, double> Health::compare(const std::vector<at::Tensor>& before,
-                                              const std::vector<at::Tensor>& after) {
+std::vector<double> Health::change(const std::vector<at::Tensor>& before,
+                                   const std::vector<at::Tensor>& after) {
   at::Tensor change = at::zeros({}, at::kDouble), weight = change.clone(), same = change.clone();
   double count = 0;
   for (size_t i = 0; i < before.size(); ++i) {
@@ -84,9 +84,12 @@ std::map<std::string, double> Health::compare(const std::vector<at::Tensor>& bef
     same += at::logical_and(now == before[i], after[i].grad() != 0).sum().to(at::kDouble).cpu();
     count += static_cast<double>(now.numel());
   }
-  const double size = std::max(weight.item<double>(), 1e-300);
-  return {{"update_ratio", std::sqrt(change.item<double>() / size)},
-          {"unchanged", count > 0 ? same.item<double>() / count : 0}};
+  return {change.item<double>(), weight.item<double>(), same.item<double>(), count};
+}
+
+std::map<std::string, double> Health::describe_change(const std::vector<double>& sums) {
+  return {{"update_ratio", std::sqrt(sums[0] / std::max(sums[1], 1e-300))},
+          {"unchanged", sums[3] > 0 ? sums[2] / sums[3] : 0}};
 }
 
 bool Health::due(const std::string& kind, int64_t step) {

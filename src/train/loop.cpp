@@ -34,6 +34,8 @@ void move_to(data::Batch& batch, const c10::Device& device) {
 void CheckpointOptions::declare(Options& options) {
   options.add("checkpoint.every", &every, "steps between checkpoints; 0 = at the end only");
   options.add("checkpoint.keep", &keep, "newest checkpoints that are kept");
+  options.add("checkpoint.asynchronous", &asynchronous,
+              "write checkpoints while training goes on, from a copy in host memory");
 }
 
 void require_same_run(const Checkpoint& checkpoint, const CheckpointInfo& wanted) {
@@ -49,8 +51,12 @@ void require_same_run(const Checkpoint& checkpoint, const CheckpointInfo& wanted
 }
 
 struct TrainingRun::Impl {
-  Impl(RunOptions run_options, RunParts run_parts, const comm::Mesh& mesh)
-      : options(std::move(run_options)), parts(std::move(run_parts)) {
+  Impl(RunOptions run_options, RunParts run_parts, const comm::Mesh& run_mesh)
+      : options(std::move(run_options)),
+        parts(std::move(run_parts)),
+        mesh(run_mesh),
+        writer(options.output / "checkpoints", options.checkpoint.keep, mesh.world,
+               options.checkpoint.asynchronous) {
     const auto networks = parts.stage->networks();
     for (size_t i = 0; i < networks.size(); ++i) {
       OptimizerOptions optimizer = options.optimizer;
@@ -61,17 +67,19 @@ struct TrainingRun::Impl {
       learners.push_back(std::make_unique<Learner>(
           networks[i], optimizer, i == 0 ? options.ema : EmaOptions{}, options.health, mesh));
     }
-    plan = plan_batch(options.train, ranks().data_size());
+    plan = plan_batch(options.train, mesh.data_size());
   }
 
   /// What a network's update came to: on this rank, then of all.
   struct Outcome {
-    double loss = 0, norm = 0, data_wait = 0;
+    double loss = 0;
+    double norm = 0;  // on one rank: of the gradients it holds
+    double data_wait = 0;
     std::map<std::string, double> values;  // the stage's numbers
     bool stop = false;
   };
 
-  DataParallel& ranks() const { return learners.front()->ranks(); }
+  bool is_first() const { return mesh.world->rank() == 0; }
   Outcome gradients(size_t network, data::Loader& loader);
   Outcome agree(const Outcome& local, bool stop) const;
   void update(size_t network, const Outcome& common, StepMetrics& metrics);
@@ -83,6 +91,8 @@ struct TrainingRun::Impl {
 
   RunOptions options;
   RunParts parts;
+  comm::Mesh mesh;
+  CheckpointWriter writer;
   std::vector<OptimizerOptions> rates;  // per learner
   std::vector<std::unique_ptr<Learner>> learners;
   BatchPlan plan;
@@ -93,22 +103,23 @@ struct TrainingRun::Impl {
 /// Gradients of the global batch's mean loss, in every rank's parameters.
 TrainingRun::Impl::Outcome TrainingRun::Impl::gradients(size_t network, data::Loader& loader) {
   auto& learner = *learners[network];
-  auto& reducer = learner.ranks();
+  auto& weights = learner.weights();
   Outcome local;
-  reducer.begin_step();
+  weights.begin_step();
   std::vector<at::Tensor> numbers;  // loss, then the stage's values, by name
   std::vector<std::string> names;
   const double share = 1.0 / static_cast<double>(plan.accumulation);
   for (int64_t m = 0; m < plan.accumulation; ++m) {
     data::Batch batch = loader.next();
     local.data_wait += loader.last_wait();
-    move_to(batch, learner.parameters().front().second.device());
+    move_to(batch, learner.device());
     const auto output = parts.stage->loss(network, batch, {parts.info.seed, completed, m});
     if (m + 1 == plan.accumulation) {
-      reducer.reduce_in_backward();
+      weights.reduce_in_backward();
     }
     // Every micro-batch is an equal part of the global batch, and reducing sums.
     (output.loss * (share / static_cast<double>(plan.data_ranks))).backward();
+    weights.end_backward();
     std::vector<at::Tensor> parts_of = {output.loss.detach()};
     names.clear();
     for (const auto& [name, value] : output.values) {
@@ -120,8 +131,8 @@ TrainingRun::Impl::Outcome TrainingRun::Impl::gradients(size_t network, data::Lo
       m == 0 ? numbers.push_back(part) : void(numbers[i] += part);
     }
   }
-  reducer.finish_gradients();
-  numbers.push_back(gradient_norm(learner.parameters()).to(numbers.front().device()));
+  weights.finish_gradients();
+  numbers.push_back(gradient_norm(weights.parameters()).to(numbers.front().device()));
   const at::Tensor all = at::stack(numbers).cpu();  // the update's one wait for the device
   const auto read = all.accessor<double, 1>();
   local.loss = read[0];
@@ -137,10 +148,14 @@ TrainingRun::Impl::Outcome TrainingRun::Impl::agree(const Outcome& local, bool s
   for (const auto& [name, value] : local.values) {
     mine.push_back(value);
   }
-  const at::Tensor everyone = ranks().exchange(mine);
+  const auto count = static_cast<int64_t>(mine.size());
+  at::Tensor everyone = at::empty({mesh.world->size(), count}, at::kDouble);
+  mesh.world->all_gather(at::tensor(mine, at::kDouble), everyone.view(-1), "step decisions");
   Outcome common;
   common.loss = everyone.select(1, 0).mean().item<double>();
-  common.norm = everyone.select(1, 1).max().item<double>();  // equal, but for a broken rank
+  // The ranks of a copy hold different gradients (or, unsharded, all the same ones).
+  const double copies = static_cast<double>(mesh.world->size() / mesh.copy_size());
+  common.norm = std::sqrt(everyone.select(1, 1).square().sum().item<double>() / copies);
   common.data_wait = everyone.select(1, 2).max().item<double>();
   common.stop = everyone.select(1, 3).max().item<double>() > 0;
   int64_t column = 4;
@@ -154,7 +169,7 @@ void TrainingRun::Impl::refuse(const std::string& network, const std::string& wh
                                int64_t in_a_row) const {
   const std::string what = fmt::format("step {}: {}: {}", completed + 1, network, why);
   if (in_a_row < options.health.max_bad_steps) {
-    if (ranks().is_first()) {
+    if (is_first()) {
       spdlog::warn("{}: this update is not applied ({} in a row)", what, in_a_row);
     }
     return;
@@ -201,7 +216,7 @@ void TrainingRun::Impl::update(size_t network, const Outcome& common, StepMetric
   }
   for (const auto& alarm :
        learner.health().alarms(completed + 1, common.loss, common.norm, measured)) {
-    if (ranks().is_first()) {
+    if (is_first()) {
       spdlog::warn("step {}: {}", completed + 1, alarm);
     }
   }
@@ -210,7 +225,7 @@ void TrainingRun::Impl::update(size_t network, const Outcome& common, StepMetric
 void TrainingRun::Impl::finish_step() {
   ++completed;
   for (auto& learner : learners) {
-    learner->ema().start_if_due(completed);
+    learner->start_average_if_due(completed);
   }
 }
 
@@ -224,15 +239,15 @@ void TrainingRun::Impl::show(StepMetrics& metrics) {
   if (!evaluate && !probe) {
     return;
   }
-  auto& ema = learners.front()->ema();
-  ema.swap();
+  auto& learner = *learners.front();
+  learner.swap_average();
   if (evaluate) {
     metrics.more.merge(parts.evaluate());
   }
   if (probe) {
     parts.probe(completed);
   }
-  ema.swap();
+  learner.swap_average();
 }
 
 void TrainingRun::Impl::save() {
@@ -241,12 +256,13 @@ void TrainingRun::Impl::save() {
   }
   CheckpointInfo info = parts.info;
   info.step = completed;
-  TensorMap tensors;
+  info.data_position = batches_before(completed);
+  TensorMap whole;
+  PartMap pieces;
   for (const auto& learner : learners) {
-    learner->save(tensors);
+    learner->save(whole, pieces);
   }
-  save_checkpoint(options.output / "checkpoints", info, tensors, parts.attached,
-                  options.checkpoint.keep, ranks().world());
+  writer.save(info, whole, pieces, parts.attached);
   saved = completed;
 }
 
@@ -282,18 +298,18 @@ void TrainingRun::resume(const Checkpoint& checkpoint) {
 bool TrainingRun::run(const StopSignals& signals) {
   auto& run = *impl_;
   const int64_t steps = run.options.train.steps;
-  const bool first = run.ranks().is_first();
+  const bool first = run.is_first();
   std::unique_ptr<MetricsLog> log;
   if (first) {
     log = std::make_unique<MetricsLog>(run.options.output, run.completed);
   }
   data::Loader loader(run.parts.stores, run.parts.info.seed, run.options.train.global_batch,
-                      run.plan.micro_batch, run.ranks().data_rank(), run.ranks().data_size(),
+                      run.plan.micro_batch, run.mesh.data_rank(), run.mesh.data_size(),
                       run.batches_before(run.completed));
   Progress progress("train " + run.parts.stage->name(), steps, "steps", first);
   progress.update(run.completed);
   for (auto& learner : run.learners) {
-    learner->ema().start_if_due(run.completed);
+    learner->start_average_if_due(run.completed);
   }
   bool stop = false;
   while (run.completed < steps && !stop) {
@@ -321,7 +337,9 @@ bool TrainingRun::run(const StopSignals& signals) {
     if (stop || run.completed == steps || (every > 0 && run.completed % every == 0)) {
       run.save();
     }
+    run.writer.check();
   }
+  run.writer.wait();
   return run.completed >= steps;
 }
 

@@ -1,7 +1,6 @@
 // Every stage of the chain as a user runs it, with ranks: killed and continued, started from the
 // wrong thing, sampled in the wrong way.
 
-#include <fstream>
 #include <random>
 
 #include <gmock/gmock.h>
@@ -11,80 +10,21 @@
 
 #include "minwm/core/hdf5.h"
 #include "tests/apps/kill.h"
-#include "tests/apps/small_model.h"
+#include "tests/apps/small_chain.h"
 
 namespace minwm {
 namespace {
 
 using nlohmann::json;
 using ::testing::HasSubstr;
+using testing::metrics;
 using testing::Outcome;
 using testing::run_minwm;
+using testing::SmallChain;
 using testing::TemporaryFolder;
 namespace fs = std::filesystem;
 
 constexpr int kSteps = 7;
-
-/// A codec, clips, and one run of every stage that another starts from. Made once per process.
-class SmallChain {
- public:
-  static const SmallChain& get() {
-    static const SmallChain chain;
-    return chain;
-  }
-  std::string path(const std::string& name) const { return (folder_ / name).string(); }
-  /// minwm train of a stage's recipe, small.
-  std::string train(const std::string& stage, const std::string& output, int steps = kSteps) const {
-    const auto& chain = *this;
-    std::string inputs = " --data.stores " + chain.path(stage == "ode" ? "pairs.h5" : "clips.h5");
-    if (stage != "bidirectional") {
-      inputs += " --init " + chain.path(stage == "teacher-forcing" ? "bidirectional"
-                                        : stage == "dmd"           ? "consistency"
-                                                                   : "teacher-forcing");
-    }
-    if (stage == "dmd") {
-      inputs += " --dmd.scores " + chain.path("bidirectional");
-    }
-    return fmt::format(
-        "train --config {}/recipes/wan-tiny/{}.ini --data.codec {} --train.steps {} "
-        "--train.global_batch 2 --checkpoint.every 2 --output.dir {}{}",
-        MINWM_SOURCE_DIR, stage, chain.path("codec.safetensors"), steps, output, inputs);
-  }
-
- private:
-  SmallChain() {
-    const std::string size = " --width 32 --height 32 --samples 1",
-                      codec = path("codec.safetensors"), clips = path("clips.h5");
-    done("data fit-codec --worlds 12 --check_worlds 1 --output " + codec + size);
-    done("data synth --worlds 3 --latent_frames 8 --codec " + codec + " --store " + clips + size);
-    done(train("bidirectional", path("bidirectional"), 2));
-    done(train("teacher-forcing", path("teacher-forcing"), 2));
-    done(
-        fmt::format("data ode-pairs --checkpoint {} --stores {} --store {} --steps 8 --clips 6 "
-                    "--clean_first 0.5",
-                    path("teacher-forcing"), clips, path("pairs.h5")));
-    done(train("consistency", path("consistency"), 2));
-    done(train("ode", path("ode"), 2));
-    done(train("dmd", path("dmd"), 1));
-  }
-  static void done(const std::string& arguments) {
-    const Outcome outcome = run_minwm(arguments);
-    require(outcome.code == kExitDone, "minwm {}: {}", arguments, outcome.err);
-  }
-  TemporaryFolder folder_;
-};
-
-std::vector<json> metrics(const fs::path& run) {
-  std::ifstream in(run / "metrics.jsonl");
-  std::vector<json> lines;
-  for (std::string line; std::getline(in, line);) {
-    const json parsed = json::parse(line, nullptr, false);
-    if (parsed.is_object()) {
-      lines.push_back(parsed);
-    }
-  }
-  return lines;
-}
 
 class EveryStage : public ::testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Chain, EveryStage,
@@ -100,16 +40,16 @@ TEST_P(EveryStage, KilledAtARandomStepContinuesBitForBit) {
   const auto& chain = SmallChain::get();
   const TemporaryFolder folder;
   const std::string through = (folder / "through").string(), killed = (folder / "killed").string();
-  const Outcome straight = run_minwm(chain.train(GetParam(), through), 2);
+  const Outcome straight = run_minwm(chain.train(GetParam(), through, kSteps), 2);
   ASSERT_EQ(straight.code, 0) << straight.err;
   std::random_device device;
   const size_t at = 2 + device() % 4;  // lines written when all ranks get kill -9
   const std::string call = fmt::format("{} -n 2 {}/minwm {}", LAUNCHER, MINWM_BINARY_DIR,
-                                       chain.train(GetParam(), killed));
+                                       chain.train(GetParam(), killed, kSteps));
   ASSERT_TRUE(
       testing::kill_when(testing::words(call), [&] { return metrics(killed).size() >= at; }));
   ASSERT_LT(metrics(killed).size(), static_cast<size_t>(kSteps)) << "it ended before it was killed";
-  const Outcome resumed = run_minwm(chain.train(GetParam(), killed), 2);
+  const Outcome resumed = run_minwm(chain.train(GetParam(), killed, kSteps), 2);
   ASSERT_EQ(resumed.code, 0) << resumed.err;
   const auto a = metrics(through), b = metrics(killed);
   ASSERT_EQ(a.size(), static_cast<size_t>(kSteps));
@@ -190,7 +130,7 @@ TEST(Chain, WhatDoesNotFitIsRefusedWithTheRightCall) {
   const TemporaryFolder folder;
   const std::string out = (folder / "out").string();
   auto with = [&](const std::string& stage, const std::string& more) {
-    return chain.train(stage, out) + " " + more;
+    return chain.train(stage, out, kSteps) + " " + more;
   };
   const std::string pose = " --pose w*7 --output " + (folder / "walk.mp4").string();
   const std::vector<Refusal> refusals = {

@@ -48,7 +48,7 @@ TEST(Health, SeesUpdatesThatVanishInRounding) {
   weight.mutable_grad() = at::ones({100});
   const at::Tensor before = weight.detach().clone();
   weight.detach().narrow(0, 0, 20).add_(0.1);
-  const auto measured = Health::compare({before}, {weight});
+  const auto measured = Health::describe_change(Health::change({before}, {weight}));
   EXPECT_NEAR(measured.at("unchanged"), 0.8, 1e-9);
   EXPECT_NEAR(measured.at("update_ratio"), 0.1 * std::sqrt(0.2), 1e-6);
   Health health = healthy();

@@ -60,12 +60,12 @@ comm::Communicator& everyone() {
 }
 
 comm::Mesh whole_world() {
-  return comm::make_mesh(testing::world().communicator(), {-1, 1, 1, 30});
+  return comm::make_mesh(testing::world().communicator(), {.timeout = 30});
 }
 
 comm::Mesh alone() {
   const auto self = comm::self_communicator();
-  return {self, self, self};
+  return {self, self, self, self, self, self, self, self};
 }
 
 struct Line {
@@ -414,7 +414,7 @@ TEST(Muon, RanksThatShareTheWorkGetWhatOneRankGets) {
       parameters.back().second.mutable_grad() =
           random_normal({24, 16}, {1, "g", static_cast<uint64_t>(i)});
     }
-    const auto optimizer = make_optimizer(options, parameters, std::move(ranks));
+    const auto optimizer = make_optimizer(options, parameters, {{}, std::move(ranks)});
     optimizer->step(0.1);
     optimizer->step(0.1);
     return parameters;

@@ -1,10 +1,14 @@
 #pragma once
+// Weights into models, strictly by name.
 
 #include <functional>
 #include <map>
 #include <string>
+#include <vector>
 
 #include <torch/torch.h>
+
+#include "minwm/models/backbone.h"
 
 namespace minwm::models {
 
@@ -13,5 +17,21 @@ namespace minwm::models {
 /// type.
 void load_state(torch::nn::Module& module, const std::map<std::string, at::Tensor>& tensors,
                 const std::string& where);
+
+/// Weights that can be read in parts, so that no rank needs more than its own.
+struct ParameterSource {
+  std::string where;  ///< for messages: a file
+  std::map<std::string, std::vector<int64_t>> shapes;
+  /// Elements [begin, begin + count) of a parameter in row-major order, 1-D.
+  std::function<at::Tensor(const std::string& name, int64_t begin, int64_t count)> read;
+};
+
+/// The weights of a source into a model, as strictly as load_state: whole parameters, or a sharded
+/// model's pieces.
+void load_parameters(Backbone& model, const ParameterSource& source);
+
+/// The values that the model itself starts with (Backbone::initialise). Reads whole parameters, one
+/// at a time.
+ParameterSource initial_parameters(const Backbone& model, uint64_t seed);
 
 }  // namespace minwm::models

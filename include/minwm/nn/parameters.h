@@ -7,8 +7,8 @@
 
 namespace minwm::nn {
 
-/// While one of these lives on a thread, the parameters made on it are hollow: they have shapes, but
-/// no memory. For models whose weights are spread over ranks, or only counted.
+/// While one of these lives on a thread, the parameters made on it are hollow: they have shapes,
+/// but no memory. For models whose weights are spread over ranks, or only counted.
 class HollowParameters {
  public:
   HollowParameters();

@@ -20,6 +20,7 @@ struct GapClip {
   data::Clip clip;
   at::Tensor other_world_to_camera;  ///< [T, 4, 4]
   int64_t index = 0;
+  bool counted = true;  ///< false: only keeps ranks with sharded weights in step
 };
 
 struct GapOptions {

@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-#include "minwm/comm/communicator.h"
+#include "minwm/comm/mesh.h"
 #include "minwm/models/backbone.h"
 #include "minwm/stages/camera_gap.h"
 
@@ -23,6 +23,6 @@ struct GapEvaluationOptions {
 /// @throws Error if the store's clips do not fit the model, or all follow the same trajectory.
 std::function<std::map<std::string, double>()> make_gap_evaluation(
     const GapEvaluationOptions& options, std::shared_ptr<models::Backbone> model,
-    std::shared_ptr<comm::Communicator> world);
+    const comm::Mesh& mesh);
 
 }  // namespace minwm::train

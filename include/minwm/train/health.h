@@ -37,11 +37,13 @@ class Health {
   std::string refuse(double loss, double norm);
   int64_t bad_steps() const { return bad_steps_; }  ///< consecutive refusals
 
-  /// How much an update changed the weights: "update_ratio" (RMS of the change over RMS of the
-  /// weights) and "unchanged" (share of weights with a gradient that kept their value: what
-  /// bfloat16 weights suffer from).
-  static std::map<std::string, double> compare(const std::vector<at::Tensor>& before,
-                                               const std::vector<at::Tensor>& after);
+  /// How much an update changed weights, as sums that add up over ranks with different pieces:
+  /// squared change, squared weights, weights with a gradient that kept their value, weights.
+  static std::vector<double> change(const std::vector<at::Tensor>& before,
+                                    const std::vector<at::Tensor>& after);
+  /// Of such sums: "update_ratio" (RMS of the change over RMS of the weights) and "unchanged"
+  /// (share of weights with a gradient that kept their value: what bfloat16 weights suffer from).
+  static std::map<std::string, double> describe_change(const std::vector<double>& sums);
   /// Warnings about a measured update and about the course of the loss; at most one of a kind in
   /// 200 steps. Empty = all is well.
   std::vector<std::string> alarms(int64_t step, double loss, double norm,

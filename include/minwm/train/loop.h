@@ -27,6 +27,7 @@ namespace minwm::train {
 struct CheckpointOptions {
   int64_t every = 500;             ///< steps; 0 = at the end only
   int64_t keep = 2;                ///< newest ones
+  bool asynchronous = true;        ///< written from a copy while training goes on
   void declare(Options& options);  ///< section "checkpoint"
 };
 
@@ -50,7 +51,8 @@ struct RunParts {
   /// Numbers for the log, computed with the averaged weights in the model (collective); may be
   /// empty.
   std::function<std::map<std::string, double>()> evaluate;
-  /// Shows what the averaged weights generate after a step (first rank only); may be empty.
+  /// Shows what the averaged weights generate after a step; may be empty. Called on every rank,
+  /// because generating with sharded weights takes all of them.
   std::function<void(int64_t step)> probe;
   CheckpointInfo info;  ///< recorded in checkpoints, with the step filled in
   std::vector<std::filesystem::path> attached;  ///< files copied into every checkpoint

@@ -49,6 +49,13 @@ double learning_rate(const OptimizerOptions& options, int64_t step, int64_t step
 /// One named parameter with its gradient.
 using NamedParameters = std::vector<std::pair<std::string, at::Tensor>>;
 
+/// What a rank's values of a parameter are a piece of: elements from `begin` on, in row-major
+/// order, of a parameter of this shape.
+struct Place {
+  std::vector<int64_t> shape;
+  int64_t begin = 0;
+};
+
 /// Norm over all gradients (0 if there are none), summed in float64: a scalar float64 on their
 /// device.
 at::Tensor gradient_norm(const NamedParameters& parameters);
@@ -67,11 +74,17 @@ class Optimizer {
   virtual void load_state(const std::map<std::string, at::Tensor>& state) = 0;
 };
 
-/// `ranks` (may be null) share Muon's Newton-Schulz: every rank orthogonalises its part and gathers
-/// the rest.
+/// Where an optimizer's parameters are.
+struct Spread {
+  std::vector<Place> places;  ///< of each parameter; empty = whole parameters
+  /// The ranks that share Muon's Newton-Schulz: those that hold the pieces of one copy (every
+  /// matrix is brought together on one of them), or, with whole parameters, those that hold copies
+  /// (every rank orthogonalises its part and gathers the rest). May be null with whole parameters.
+  std::shared_ptr<comm::Communicator> ranks;
+};
+
 std::unique_ptr<Optimizer> make_optimizer(const OptimizerOptions& options,
-                                          NamedParameters parameters,
-                                          std::shared_ptr<comm::Communicator> ranks = nullptr);
+                                          NamedParameters parameters, const Spread& spread = {});
 
 /// Orthogonalises a batch of float32 matrices [n, rows, cols] (5 Newton-Schulz steps). With `bf16`
 /// inputs and results of every product are rounded where the reference rounds them: in bfloat16

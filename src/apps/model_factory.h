@@ -1,0 +1,60 @@
+#pragma once
+// Networks on a run's ranks: whole on every rank, or spread over the ranks of a copy.
+
+#include <memory>
+#include <string>
+
+#include "minwm/comm/mesh.h"
+#include "minwm/models/backbone.h"
+#include "minwm/models/state.h"
+
+namespace minwm {
+class Options;
+}
+
+namespace minwm::apps {
+
+struct ShardingOptions {
+  int64_t prefetch = 1;            ///< units gathered ahead
+  std::string reduce = "each";     ///< gradients: each micro-batch, or the last of a step
+  std::string offload = "none";    ///< what lives in host memory: none, frozen, optimizer, all
+  void declare(Options& options);  ///< section "parallel"
+};
+
+/// What a network is for, which decides how its slices are kept.
+enum class Role {
+  kTrained,   ///< float32 masters and gradients
+  kAveraged,  ///< float32, no gradients: the running average of a trained one
+  kFrozen,    ///< in the compute type
+};
+
+class ModelFactory {
+ public:
+  struct Setup {
+    comm::Mesh mesh;
+    c10::Device device = c10::kCPU;
+    at::ScalarType compute = at::kFloat;
+    bool recompute = false;
+    uint64_t seed = 0;
+    bool hollow = false;  ///< shapes only, for a dry run
+    ShardingOptions sharding;
+  };
+  explicit ModelFactory(Setup setup) : setup_(std::move(setup)) {}
+
+  /// A network of a preset with the weights of `source`, or its initial ones if that is null.
+  std::shared_ptr<models::Backbone> make(const std::string& preset, Role role,
+                                         const models::ParameterSource* source = nullptr) const;
+  /// The same without weights, for one that a checkpoint fills later.
+  std::shared_ptr<models::Backbone> make_empty(const std::string& preset, Role role) const;
+  const Setup& setup() const { return setup_; }
+
+ private:
+  Setup setup_;
+};
+
+/// Weights of a checkpoint or run folder (averaged, where there are such), or of a safetensors file
+/// with the model's names. The source keeps the file open. @throws Error if they are of another
+/// model than `preset`.
+models::ParameterSource weights_of(const std::string& path, const std::string& preset);
+
+}  // namespace minwm::apps

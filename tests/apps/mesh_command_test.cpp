@@ -1,0 +1,181 @@
+// Every stage on every kind of mesh is the run of one rank: losses, gradients, and what training
+// makes of them; and a run may move between meshes.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "minwm/core/hdf5.h"
+#include "tests/apps/small_chain.h"
+
+namespace minwm {
+namespace {
+
+using testing::metrics;
+using testing::Outcome;
+using testing::run_minwm;
+using testing::SmallChain;
+using testing::TemporaryFolder;
+namespace fs = std::filesystem;
+
+struct Arrangement {
+  std::string name;
+  int ranks;
+  std::string options;
+};
+
+const std::vector<Arrangement>& meshes() {
+  static const std::vector<Arrangement> all = {
+      {"shard 2", 2, "--parallel.shard 2"},
+      {"shard 4, activations kept", 4, "--parallel.shard 4 --train.recompute false"},
+      {"replicate 2 x shard 2, reduced once", 4,
+       "--parallel.replicate 2 --parallel.shard 2 --parallel.reduce last"},
+      {"context 2, ring", 2, "--parallel.context 2 --parallel.ulysses 1"},
+      {"shard 2 x context 2, ulysses", 4, "--parallel.shard 2 --parallel.context 2"},
+      {"context 4 = ulysses 2 x ring 2, no prefetch", 4,
+       "--parallel.context 4 --parallel.ulysses 2 --parallel.prefetch 0"},
+  };
+  return all;
+}
+
+const std::string kFixed =
+    " --train.compute float32 --train.global_batch 4 --train.micro_batch 1 --optimizer.lr 1e-4"
+    " --optimizer.warmup 0 --optimizer.schedule constant --optimizer.decay_fraction 0"
+    " --train.recompute true";
+
+/// The largest difference between two runs' datasets whose names end so, relative to the largest
+/// entry of all of the reference's.
+double difference(const fs::path& run, const fs::path& reference, int step,
+                  const std::string& ending) {
+  const auto file = fs::path("checkpoints") / fmt::format("step-{:06}", step) / "state.h5";
+  const hdf5::File a(run / file, hdf5::File::Mode::kReadOnly),
+      b(reference / file, hdf5::File::Mode::kReadOnly);
+  EXPECT_EQ(a.datasets(), b.datasets());
+  double worst = 0, largest = 0;
+  for (const auto& name : b.datasets()) {
+    if (name.ends_with(ending) && a.contains(name)) {
+      const at::Tensor ours = a.read(name), theirs = b.read(name);
+      EXPECT_EQ(ours.sizes(), theirs.sizes()) << name;
+      worst = std::max(worst, (ours - theirs).abs().max().item<double>());
+      largest = std::max(largest, theirs.abs().max().item<double>());
+    }
+  }
+  EXPECT_GT(largest, 0) << ending;
+  return worst / largest;
+}
+
+/// Largest relative difference of a logged number over the steps.
+double curve_difference(const fs::path& run, const fs::path& reference, const std::string& key) {
+  const auto a = metrics(run), b = metrics(reference);
+  EXPECT_EQ(a.size(), b.size());
+  double worst = 0;
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+    worst = std::max(worst, std::abs(a[i].value(key, 0.0) / b[i].value(key, 1.0) - 1));
+  }
+  return worst;
+}
+
+class EveryMesh : public ::testing::TestWithParam<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Chain, EveryMesh,
+                         ::testing::Values("bidirectional", "teacher-forcing", "consistency", "ode",
+                                           "dmd"),
+                         [](const auto& instance) {
+                           std::string name = instance.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+TEST_P(EveryMesh, LossesAndGradientsAreThoseOfOneRank) {
+  const auto& chain = SmallChain::get();
+  const TemporaryFolder folder;
+  const std::string one = (folder / "one").string();
+  const std::string adamw = kFixed + " --optimizer.name adamw --checkpoint.every 1";
+  const Outcome alone = run_minwm(chain.train(GetParam(), one, 2) + adamw);
+  ASSERT_EQ(alone.code, 0) << alone.err;
+  for (const auto& mesh : meshes()) {
+    SCOPED_TRACE(mesh.name);
+    const TemporaryFolder spread;
+    const std::string run = (spread / "run").string();
+    const Outcome outcome =
+        run_minwm(chain.train(GetParam(), run, 2) + adamw + " " + mesh.options, mesh.ranks);
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    const double loss = curve_difference(run, one, "loss"),
+                 norm = curve_difference(run, one, "grad_norm"),
+                 // The first moment is a mix of both steps' gradients.
+        gradient = difference(run, one, 2, "/exp_avg"), weights = difference(run, one, 2, "");
+    fmt::print("{:<16} {:<48} loss {:.1e}  norm {:.1e}  gradients {:.1e}  weights {:.1e}\n",
+               GetParam(), mesh.name, loss, norm, gradient, weights);
+    EXPECT_LT(loss, 2e-5);
+    EXPECT_LT(norm, 1e-4);
+    EXPECT_LT(gradient, 2e-5);
+  }
+}
+
+/// Trains on from step to step, each leg on another mesh.
+void travel(const std::string& call, const std::string& run) {
+  const std::vector<Arrangement> legs = {
+      {"2", 4, "--parallel.shard 4"},
+      {"4", 2, "--parallel.shard 2 --parallel.context 1"},
+      {"6", 1, ""},
+      {"8", 4, "--parallel.shard 2 --parallel.context 2"},
+  };
+  for (const auto& leg : legs) {
+    const Outcome outcome = run_minwm(
+        fmt::format("{} --output.dir {} --train.steps {} {}", call, run, leg.name, leg.options),
+        leg.ranks);
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+  }
+}
+
+TEST(Meshes, ARunMovesFromFourRanksToTwoToOneToFour) {
+  const auto& chain = SmallChain::get();
+  const TemporaryFolder folder;
+  const std::string moved = (folder / "moved").string(), one = (folder / "one").string();
+  for (const std::string optimizer : {"adamw", "muon"}) {
+    const std::string call = chain.train("teacher-forcing", "unused", 8) + kFixed +
+                             " --optimizer.muon_bf16 false --optimizer.name " + optimizer;
+    const std::string through = one + optimizer, travelled = moved + optimizer;
+    const Outcome straight = run_minwm(call + " --output.dir " + through);
+    ASSERT_EQ(straight.code, 0) << straight.err;
+    travel(call, travelled);
+    EXPECT_LT(curve_difference(travelled, through, "loss"), 1e-4) << optimizer;
+    EXPECT_LT(curve_difference(travelled, through, "grad_norm"), 1e-3) << optimizer;
+    EXPECT_LT(difference(travelled, through, 8, ""), 1e-3) << optimizer;
+  }
+}
+
+TEST(Meshes, AStoppedRunContinuesBitForBitOnTheSameMesh) {
+  const auto& chain = SmallChain::get();
+  const TemporaryFolder folder;
+  const std::string whole = (folder / "whole").string(), legs = (folder / "legs").string();
+  const std::string mesh = " --parallel.shard 2 --parallel.context 2";
+  const auto call = [&](const std::string& run, int steps) {
+    return chain.train("dmd", run, steps) + kFixed + mesh;
+  };
+  ASSERT_EQ(run_minwm(call(whole, 6), 4).code, 0);
+  ASSERT_EQ(run_minwm(call(legs, 3), 4).code, 0);
+  ASSERT_EQ(run_minwm(call(legs, 6), 4).code, 0);
+  EXPECT_EQ(difference(legs, whole, 6, ""), 0);
+  EXPECT_EQ(curve_difference(legs, whole, "loss"), 0);
+}
+
+TEST(Meshes, ADamagedCheckpointIsNamedAndTheOneBeforeItContinues) {
+  const auto& chain = SmallChain::get();
+  const TemporaryFolder folder;
+  const std::string run = (folder / "run").string();
+  ASSERT_EQ(run_minwm(chain.train("teacher-forcing", run, 4) + kFixed, 1).code, 0);
+  const fs::path last = fs::path(run) / "checkpoints/step-000004/state.h5";
+  {
+    std::fstream file(last, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(static_cast<std::streamoff>(fs::file_size(last) / 2));
+    file.write("\x5a\xa5\x5a\xa5", 4);
+  }
+  const Outcome outcome =
+      run_minwm(chain.train("teacher-forcing", run, 6) + kFixed + " --parallel.shard 2", 2);
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.err, ::testing::HasSubstr("step-000004"));
+  EXPECT_THAT(outcome.err, ::testing::HasSubstr("continuing after step 2"));
+  EXPECT_EQ(metrics(run).size(), 6U);
+}
+
+}  // namespace
+}  // namespace minwm

@@ -1,0 +1,96 @@
+#pragma once
+// The whole chain of stages, as small as it runs.
+
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "minwm/core/random.h"
+#include "minwm/core/safetensors.h"
+#include "tests/apps/small_model.h"
+
+namespace minwm::testing {
+
+/// A codec, clips, and one run of every stage that another starts from. Made once per process.
+class SmallChain {
+ public:
+  static const SmallChain& get() {
+    static const SmallChain chain;
+    return chain;
+  }
+  std::string path(const std::string& name) const { return (folder_ / name).string(); }
+  /// minwm train of a stage's recipe, small.
+  std::string train(const std::string& stage, const std::string& output, int steps) const {
+    const auto& chain = *this;
+    std::string inputs = " --data.stores " + chain.path(stage == "ode" ? "pairs.h5" : "clips.h5");
+    if (stage != "bidirectional") {
+      inputs += " --init " + chain.path(stage == "teacher-forcing" ? "bidirectional"
+                                        : stage == "dmd"           ? "consistency"
+                                                                   : "teacher-forcing");
+    }
+    if (stage == "dmd") {
+      inputs += " --dmd.scores " + chain.path("bidirectional");
+    }
+    return fmt::format(
+        "train --config {}/recipes/wan-tiny/{}.ini --data.codec {} --train.steps {} "
+        "--train.global_batch 2 --checkpoint.every 2 --output.dir {}{}",
+        MINWM_SOURCE_DIR, stage, chain.path("codec.safetensors"), steps, output, inputs);
+  }
+
+ private:
+  SmallChain() {
+    const std::string size = " --width 32 --height 32 --samples 1",
+                      codec = path("codec.safetensors"), clips = path("clips.h5");
+    done("data fit-codec --worlds 12 --check_worlds 1 --output " + codec + size);
+    done("data synth --worlds 3 --latent_frames 8 --codec " + codec + " --store " + clips + size);
+    done(train("bidirectional", path("first"), 1));
+    done("export --checkpoint " + path("first") + " --output " + path("first.safetensors"));
+    lively_weights(path("first.safetensors"), path("lively.safetensors"));
+    done(train("bidirectional", path("bidirectional"), 2) + " --init " +
+         path("lively.safetensors"));
+    done(train("teacher-forcing", path("teacher-forcing"), 2));
+    done(
+        fmt::format("data ode-pairs --checkpoint {} --stores {} --store {} --steps 8 --clips 6 "
+                    "--clean_first 0.5",
+                    path("teacher-forcing"), clips, path("pairs.h5")));
+    done(train("consistency", path("consistency"), 2));
+    done(train("ode", path("ode"), 2));
+    done(train("dmd", path("dmd"), 1));
+  }
+  /// A model begins with a head and camera projections of zeros, behind which every error would
+  /// hide.
+  static void lively_weights(const std::string& from, const std::string& to) {
+    const Safetensors file{std::filesystem::path(from)};
+    std::vector<std::pair<std::string, at::Tensor>> tensors;
+    for (const auto& name : file.names()) {
+      at::Tensor values = file.get(name);
+      if (name == "head.head.weight" || name.find("prope_o.weight") != std::string::npos) {
+        values = 0.05 * random_normal(values.sizes(), {1, name});
+      }
+      tensors.emplace_back(name, values);
+    }
+    write_safetensors(to, tensors);
+  }
+  static void done(const std::string& arguments) {
+    const Outcome outcome = run_minwm(arguments);
+    require(outcome.code == kExitDone, "minwm {}: {}", arguments, outcome.err);
+  }
+  TemporaryFolder folder_;
+};
+
+/// The lines of a run's metrics.jsonl.
+inline std::vector<nlohmann::json> metrics(const std::filesystem::path& run) {
+  std::ifstream in(run / "metrics.jsonl");
+  std::vector<nlohmann::json> lines;
+  for (std::string line; std::getline(in, line);) {
+    const auto parsed = nlohmann::json::parse(line, nullptr, false);
+    if (parsed.is_object()) {
+      lines.push_back(parsed);
+    }
+  }
+  return lines;
+}
+
+}  // namespace minwm::testing
