@@ -65,7 +65,8 @@ class CheckpointWriter {
   CheckpointWriter(std::filesystem::path directory, int64_t keep,
                    std::shared_ptr<comm::Communicator> world, bool asynchronous);
   /// Waits for this rank's part of a save in flight and logs its failure; call wait() before, to
-  /// hear of it. While an exception unwinds, it leaves the writing of several ranks behind.
+  /// hear of it. While an exception unwinds, it leaves the writing of several ranks behind: the
+  /// other ranks may never come, and the job is about to be aborted.
   ~CheckpointWriter();
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
