@@ -30,8 +30,8 @@ class File {
   /// Opens or creates (replacing) a file for this process alone.
   /// @throws Error naming the file: missing, not HDF5, truncated, no space.
   File(const std::filesystem::path& path, Mode mode);
-  /// Opens or creates through MPI-IO (collective). `mpi_comm` points to an MPI_Comm. One thread of a
-  /// process at a time may have such a file: two would wait for the other ranks under one lock.
+  /// Opens or creates through MPI-IO (collective). `mpi_comm` points to an MPI_Comm. One thread of
+  /// a process at a time may have such a file: two would wait for the other ranks under one lock.
   File(const std::filesystem::path& path, Mode mode, const void* mpi_comm);
   /// Closes what is open and says nothing of errors; while an exception unwinds, a file under
   /// MPI-IO stays open, because closing is collective and the other ranks may never come.
