@@ -105,6 +105,7 @@ ModelShape wan_shape(const std::string& name, const models::WanConfig& c) {
   shape.camera = c.camera;
   shape.token_multiplies = (6 + (c.camera ? 1 : 0)) * c.dim * c.dim + 2 * c.dim * c.ffn_dim;
   shape.text_multiplies = 2 * c.dim * c.dim;
+  shape.largest_matrix = c.dim * std::max(c.dim, c.ffn_dim);
   return shape;
 }
 
@@ -134,6 +135,7 @@ ModelShape hy_8b_shape(bool camera, bool action) {
   // Modulation is a product per frame, not per token.
   shape.token_multiplies = (12 + (camera ? 1 : 0)) * kWidth * kWidth;
   shape.text_multiplies = 12 * kWidth * kWidth;
+  shape.largest_matrix = 6 * kWidth * kWidth;  // modulation
   return shape;
 }
 

@@ -20,15 +20,16 @@ struct Item {
 
 std::vector<Item<int64_t>> items(const MemoryPlan& m) {
   return {{"parameters", "parameter slices", m.parameters},
+          {"casts", "slices to be gathered", m.casts},
           {"gradients", "gradient slices", m.gradients},
           {"moments", "optimizer moments", m.moments},
           {"averages", "running average", m.averages},
           {"frozen", "frozen networks", m.frozen},
           {"root", "gathered root", m.root},
           {"gathered", "gathered blocks", m.gathered},
-          {"send", "send buffer of a gather", m.send},
+          {"exchange", "slices on their way", m.exchange},
           {"flat_gradients", "gradients to be reduced", m.flat_gradients},
-          {"block_gradients", "gradients of a block", m.block_gradients},
+          {"block_gradients", "gradients of parameters", m.block_gradients},
           {"unreduced", "unreduced gradients", m.unreduced},
           {"activations", "activations", m.activations},
           {"block_work", "work of one block", m.block_work},

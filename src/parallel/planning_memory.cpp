@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <utility>
 
 #include "minwm/core/error.h"
 #include "minwm/parallel/planning.h"
@@ -101,51 +102,61 @@ int64_t block_backward(const StepShape& step, int64_t tokens) {
 
 void add_slices(const StepShape& step, const MeshShape& mesh, MemoryPlan& plan) {
   const Slices own = slices_of(step.model, mesh.copy());
-  int64_t host_trained = 0, host_frozen = 0;
+  const int64_t compute = step.device.compute_bytes;
   for (const auto& network : networks_of(step)) {
     if (!network.trained) {
-      host_frozen +=
-          own.matrices * step.device.compute_bytes + (own.vectors + own.root.parameters()) * kFloat;
+      plan.frozen += own.matrices * compute + (own.vectors + own.root.parameters()) * kFloat;
       continue;
     }
     const int64_t per_matrix = (step.muon ? 1 : 2) * kFloat;
     plan.parameters += own.all() * kFloat;
+    plan.casts += mesh.copy() > 1 && compute != kFloat ? own.matrices * compute : 0;
     plan.gradients += own.all() * kFloat;
     plan.moments += (own.matrices + own.root.matrices) * per_matrix +
                     (own.vectors + own.root.vectors) * 2 * kFloat;
     plan.averages += network.averaged ? own.all() * kFloat : 0;
   }
-  plan.frozen = host_frozen;
-  host_trained = plan.parameters + plan.gradients + plan.moments + plan.averages;
-  if (step.offload_optimizer) {
-    plan.parameters = plan.gradients = plan.moments = plan.averages = 0;
-    plan.host += host_trained;
-  }
   if (step.offload_teacher) {
-    plan.frozen = 0;
-    plan.host += host_frozen;
+    plan.host += std::exchange(plan.frozen, 0);
+  }
+  if (step.offload_optimizer) {
+    plan.host += plan.steady() - plan.frozen;
+    plan.parameters = plan.casts = plan.gradients = plan.moments = plan.averages = 0;
   }
 }
 
-/// Weights and gradients that are whole for a moment. A rank that holds a whole copy uses it as it
-/// is: only casts come and go.
+/// Weights and gradients of a rank that holds a whole copy: it uses the weights as they are, only
+/// casts come and go.
+void add_whole(const StepShape& step, MemoryPlan& plan) {
+  const auto& m = step.model;
+  const int64_t compute = step.device.compute_bytes;
+  const bool casts = compute != kFloat;
+  plan.gathered = casts ? m.block.matrices * compute : 0;
+  // Recomputation hands a block's gradients over together, autograd alone one after the other.
+  plan.block_gradients = step.recompute ? m.block.parameters() * kFloat
+                                        : m.largest_matrix * (kFloat + (casts ? compute : 0));
+}
+
+/// Weights and gradients that are whole for a moment.
 void add_gathered(const StepShape& step, const MeshShape& mesh, MemoryPlan& plan) {
   const auto& m = step.model;
   const int64_t compute = step.device.compute_bytes;
-  const bool whole = mesh.copy() == 1 && !step.offload_optimizer;
-  const int64_t block = gathered_bytes(m.block, compute);
-  if (whole) {
-    plan.gathered = compute == kFloat ? 0 : m.block.matrices * compute;
-    plan.block_gradients = m.block.matrices * compute;
-    return;
+  const int64_t block = m.block.parameters() * kFloat, root = m.root.parameters() * kFloat;
+  const UnitShape own = slice(m.block, mesh.copy());
+  // Networks without gradients run while the one that has them waits for its backward.
+  plan.root = root * (networks_of(step).size() > 1 ? 2 : 1);
+  plan.gathered = (1 + step.prefetch) * gathered_bytes(m.block, compute);
+  // With recomputation a block's reduction is over before the next gradient is made.
+  plan.flat_gradients = root + (step.reduce_each ? block * (step.recompute ? 1 : 2) : 0);
+  plan.unreduced = step.reduce_each ? 0 : m.blocks * block;
+  plan.block_gradients = m.largest_matrix * compute;
+  plan.exchange = own.parameters() * kFloat;
+  if (step.offload_optimizer || step.offload_teacher) {
+    plan.exchange += (1 + step.prefetch) * gathered_bytes(own, compute);
   }
-  // dmd's scores run while the generator waits for its backward.
-  plan.root = m.root.parameters() * kFloat * (step.stage == "dmd" ? 2 : 1);
-  plan.gathered = (1 + step.prefetch) * block;
-  plan.send = gathered_bytes(slice(m.block, mesh.copy()), compute);
-  plan.flat_gradients = m.block.parameters() * kFloat + m.root.parameters() * kFloat;
-  plan.block_gradients = block;
-  plan.unreduced = step.reduce_each ? 0 : m.parameters() * kFloat;
+  if (step.offload_optimizer && mesh.replicate > 1) {
+    plan.exchange += slices_of(m, mesh.copy()).all() * kFloat;
+  }
 }
 
 /// Rollouts hold the raw keys and values of their window, and those of the text.
@@ -160,7 +171,7 @@ int64_t cache_bytes(const StepShape& step, const MeshShape& mesh) {
 }  // namespace
 
 int64_t MemoryPlan::total() const {
-  return steady() + root + gathered + send + flat_gradients + block_gradients + unreduced +
+  return steady() + root + gathered + exchange + flat_gradients + block_gradients + unreduced +
          activations + block_work + kv_cache;
 }
 
@@ -169,7 +180,11 @@ MemoryPlan plan_memory(const StepShape& step, const MeshShape& mesh) {
   (void)accumulation_of(step, mesh);
   MemoryPlan plan;
   add_slices(step, mesh, plan);
-  add_gathered(step, mesh, plan);
+  if (mesh.copy() == 1 && !step.offload_optimizer && !step.offload_teacher) {
+    add_whole(step, plan);
+  } else {
+    add_gathered(step, mesh, plan);
+  }
   const int64_t tokens = rank_tokens(step, mesh, step.graph_frames());
   const int64_t clips = step.micro_batch;
   plan.activations_recomputed = clips * step.model.blocks * block_inputs(step, tokens);

@@ -33,6 +33,7 @@ struct ModelShape {
   bool joint_text = false;
   int64_t token_multiplies = 0;  ///< multiply-adds of a block's matrices per image token
   int64_t text_multiplies = 0;   ///< and per text row
+  int64_t largest_matrix = 0;    ///< elements of a block's largest parameter
   int64_t residual_bytes = 4;    ///< per element of what runs from block to block
 
   int64_t parameters() const { return root.parameters() + blocks * block.parameters(); }
@@ -99,17 +100,19 @@ struct StepShape {
 struct MemoryPlan {
   // For the whole run.
   int64_t parameters = 0;  ///< float32 slices of trained networks
-  int64_t gradients = 0;   ///< float32, of the same
+  int64_t casts = 0;       ///< the same slices of matrices in the compute type, to be gathered
+  int64_t gradients = 0;   ///< float32, of trained networks
   int64_t moments = 0;     ///< of the optimizers
   int64_t averages = 0;    ///< running average (float32)
   int64_t frozen = 0;      ///< slices of frozen networks: matrices in the compute type
   // While a step runs.
-  int64_t root = 0;             ///< gathered roots, float32
-  int64_t gathered = 0;         ///< gathered blocks: the running one and those ahead
-  int64_t send = 0;             ///< this rank's slice of a block in the type it travels in
+  int64_t root = 0;      ///< gathered roots, float32
+  int64_t gathered = 0;  ///< gathered blocks: the running one and those ahead
+  int64_t exchange =
+      0;  ///< slices on their way: sums to be added, what comes from or goes to the host
   int64_t flat_gradients = 0;   ///< float32 gradients of a block and the root, before the reduction
-  int64_t block_gradients = 0;  ///< of the block whose backward runs, before they are flat
-  int64_t unreduced = 0;        ///< reduce_each = false: a full float32 gradient
+  int64_t block_gradients = 0;  ///< of parameters, before they are in their place
+  int64_t unreduced = 0;        ///< reduce_each = false: flat gradients of all blocks instead
   int64_t activations = 0;      ///< kept from forward to backward
   int64_t block_work = 0;       ///< of the block that runs: its activations and their gradients
   int64_t kv_cache = 0;         ///< rollouts: keys and values of frames and text
@@ -117,7 +120,7 @@ struct MemoryPlan {
   int64_t activations_kept = 0, activations_recomputed = 0;
   int64_t host = 0;  ///< offloaded, in host memory; not in the sums below
 
-  int64_t steady() const { return parameters + gradients + moments + averages + frozen; }
+  int64_t steady() const { return parameters + casts + gradients + moments + averages + frozen; }
   int64_t total() const;
 };
 
