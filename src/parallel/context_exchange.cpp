@@ -32,6 +32,10 @@ at::Tensor paths_apart(const at::Tensor& x, int64_t paths) {
   return x.unflatten(2, {paths, x.size(2) / paths});
 }
 
+void check_rows(const at::Tensor& x, int64_t rows) {
+  TORCH_INTERNAL_ASSERT(x.size(1) == rows, "context: ", x.size(1), " rows, expected ", rows);
+}
+
 /// One all-to-all of blocks; per peer a row of blocks, given by shape.
 class Blocks {
  public:
@@ -74,6 +78,9 @@ std::vector<at::Tensor> rows_to_heads(const HeadExchange& e, const variable_list
   at::NoGradGuard no_grad;
   const int64_t size = e.group->size(), own = e.group->rank(), dim = x.front().size(3);
   Blocks send(size, x.front().options()), received(size, x.front().options());
+  for (const auto& each : x) {
+    check_rows(each, e.rows_of(own).before(e.frames));
+  }
   for (int64_t peer = 0; peer < size; ++peer) {
     for (const auto& each : x) {
       send.add(peer, {each.size(0), each.size(1), e.paths, e.heads_of(peer), dim});
@@ -113,6 +120,9 @@ std::vector<at::Tensor> heads_to_rows(const HeadExchange& e, const variable_list
   at::NoGradGuard no_grad;
   const int64_t size = e.group->size(), own = e.group->rank(), dim = x.front().size(3);
   const int64_t rows = e.rows_of(own).before(e.frames);
+  for (const auto& each : x) {
+    check_rows(each, e.portion().before(e.frames));
+  }
   Blocks send(size, x.front().options()), received(size, x.front().options());
   for (int64_t peer = 0; peer < size; ++peer) {
     for (const auto& each : x) {

@@ -174,6 +174,12 @@ struct RingAttention : torch::autograd::Function<RingAttention> {
 
 at::Tensor ring_attend(const c10::intrusive_ptr<Ring>& ring, const at::Tensor& q,
                        const at::Tensor& k, const at::Tensor& v) {
+  const FrameRows rows = ring->tokens.piece(ring->ranks->rank(), ring->ranks->size());
+  const int64_t all = rows.before(ring->plan.frames()),
+                asking = all - rows.before(ring->plan.first_query());
+  TORCH_INTERNAL_ASSERT(q.size(1) == asking && k.size(1) == all && v.size(1) == all,
+                        "ring attention: ", q.size(1), " queries and ", k.size(1),
+                        " keys, expected ", asking, " and ", all);
   return RingAttention::apply(ring, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
       .transpose(1, 2);
 }

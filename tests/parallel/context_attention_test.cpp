@@ -252,7 +252,7 @@ TEST(ContextAttention, JointAttentionWithReplicatedTextHasTheGradientsOfOneRank)
       }
       worst = std::max(worst, testing::distance(ranks, ours[i], reference[i], reference[i]));
     }
-    EXPECT_LE(worst, 5e-6) << ranks.name;  // two layers of 2e-6 each
+    EXPECT_LE(worst, 1e-5) << ranks.name;  // two layers, weights that add up many rows
     if (minwm::testing::world().rank() == 0) {
       std::printf("  %s: %.1e of max\n", ranks.name.c_str(), worst);
     }

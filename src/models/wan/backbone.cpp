@@ -105,7 +105,12 @@ WanBackbone::Grid WanBackbone::grid(const at::Tensor& latents) const {
   require(latents.size(3) % patch[1] == 0 && latents.size(4) % patch[2] == 0,
           "wan: latents of {}x{} do not divide into patches of {}x{}", latents.size(3),
           latents.size(4), patch[1], patch[2]);
-  return {latents.size(0), latents.size(1), latents.size(3) / patch[1], latents.size(4) / patch[2]};
+  const Grid g{latents.size(0), latents.size(1), latents.size(3) / patch[1],
+               latents.size(4) / patch[2]};
+  require(g.tokens() >= context_->size(),
+          "parallel.context: {} ranks cannot share the {} tokens of a latent frame",
+          context_->size(), g.tokens());
+  return g;
 }
 
 at::Tensor WanBackbone::embed_patches(const at::Tensor& latents,

@@ -80,7 +80,8 @@ class WanBackbone : public Backbone {
   int64_t text_dim() const override { return config_.text_dim; }
   void set_compute_dtype(at::ScalarType dtype) override { compute_ = dtype; }
   void set_activation_checkpointing(bool enabled) override;
-  /// @throws Error if there are fewer heads than ulysses ranks, on the first call.
+  /// Calls then throw an Error if there are fewer heads than ulysses ranks, or fewer tokens in a
+  /// frame than ranks.
   void set_context(std::shared_ptr<const parallel::Context> context) override {
     context_ = std::move(context);
   }
