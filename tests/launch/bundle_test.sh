@@ -93,6 +93,11 @@ strangers=$(LD_DEBUG=files inside /bundle/start minwm-verify /cases/block_rope.s
   sort -u | grep -vE '^/(bundle/unpacked-[0-9a-f]+/(lib|bin)|torch/lib|nvidia/all/lib)/|/(libc|libm|libdl|librt|libpthread|libresolv|libutil|libstdc\+\+|libgcc_s|libtinfo|ld-linux[^/]*)\.so' || true)
 [ -z "$strangers" ] || bad "libraries from outside: $strangers"
 
+# And on this machine, whatever it has installed: its libraries and plugins do not get in.
+output=$(cd / && MINWM_TORCH=$torch "$root/bundle/start" mpirun -n 2 minwm plan --gpus 8 2>&1) || bad "minwm plan on this machine: $output"
+[[ $output == *"bytes per rank"* ]] || bad "minwm plan on this machine: $output"
+output=$(MINWM_TORCH=$torch "$root/bundle/start" minwm plan --gpus 8 2>&1) || bad "minwm plan on this machine, alone: $output"
+
 # One line where something is missing.
 if output=$(env -i PATH=/bin MINWM_TORCH=/nowhere "${enter[@]}" "$root" /bundle/start minwm --version 2>&1); then
   bad "started without LibTorch"
