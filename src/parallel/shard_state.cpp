@@ -69,10 +69,6 @@ void ShardState::watch(FlatBuffer& buffer) {
 }
 
 void ShardState::take_gradient(FlatBuffer& buffer, FlatEntry& entry) {
-  if (!buffer.has_flat_gradient()) {
-    // Room for one more: with recomputation the one under way had the time of a forward.
-    drain(options.recompute ? 0 : 1);
-  }
   buffer.add_gradient(entry, entry.parameter.grad());
   entry.parameter.mutable_grad().reset();
 }
@@ -174,7 +170,7 @@ void ShardState::backward_done(FlatUnit& unit) {
 }
 
 void ShardState::reduce(FlatUnit& unit) {
-  drain(options.recompute ? 0 : 1);
+  finish_reductions();
   Pending pending{&unit, {}};
   for (const auto& buffer : unit.buffers) {
     pending.reductions.push_back(buffer->start_reduction());
@@ -182,13 +178,12 @@ void ShardState::reduce(FlatUnit& unit) {
   reductions_.push_back(std::move(pending));
 }
 
-void ShardState::drain(size_t most) {
-  while (reductions_.size() > most) {
+void ShardState::finish_reductions() {
+  for (; !reductions_.empty(); reductions_.pop_front()) {
     Pending& first = reductions_.front();
     for (size_t i = 0; i < first.reductions.size(); ++i) {
       first.unit->buffers[i]->finish_reduction(first.reductions[i]);
     }
-    reductions_.pop_front();
   }
 }
 
@@ -218,7 +213,7 @@ void ShardState::end_backward() {
 
 void ShardState::finish_gradients() {
   reduce_leftovers();
-  drain(0);
+  finish_reductions();
   if (options.trained && mesh.replicate->size() > 1) {
     each_buffer([](FlatBuffer& buffer) { buffer.start_replicas(); });
     each_buffer([](FlatBuffer& buffer) { buffer.finish_replicas(); });

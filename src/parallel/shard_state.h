@@ -3,6 +3,7 @@
 // reductions under way. Graphs keep it alive. All calls come in the same order on all ranks.
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -70,6 +71,8 @@ class ShardState : public std::enable_shared_from_this<ShardState> {
 
   /// A recorded call of the unit is through its backward. Starts the reduction if it is due.
   void backward_done(FlatUnit& unit);
+  /// Waits for the reduction under way, if any: memory for another flat gradient.
+  void finish_reductions();
   /// A unit to release in end_backward() if its backward does not do so itself.
   void release_at_end(std::function<void()> close) { closers_.push_back(std::move(close)); }
   void end_backward();
@@ -94,8 +97,6 @@ class ShardState : public std::enable_shared_from_this<ShardState> {
   bool has_flat_gradient(const FlatUnit& unit) const;
   void reduce(FlatUnit& unit);
   void reduce_leftovers();
-  /// Waits until at most `most` units' reductions are under way.
-  void drain(size_t most);
   void leave();
 
   bool root_recorded_ = false;  // a graph needs the root

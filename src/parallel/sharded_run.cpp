@@ -84,6 +84,8 @@ void run_backward(RecomputedCall& recomputed, const variable_list& inputs,
       incoming.push_back(std::move(gradients[i]));
     }
   }
+  // The unit before had this long to sum its gradients; their memory is needed now.
+  recomputed.call.state->finish_reductions();
   if (!outputs.empty() && !wanted.empty()) {
     torch::autograd::backward(outputs, incoming, std::nullopt, false, wanted);
   }
