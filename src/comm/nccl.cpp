@@ -43,4 +43,10 @@ std::shared_ptr<Communicator> make_nccl_communicator(std::shared_ptr<Communicato
   return *made;
 }
 
+std::string describe_gpus() {
+  std::string json;
+  reinterpret_cast<DescribeGpus>(nccl_symbol(program_folder(), kDescribeGpus))(&json);
+  return json;
+}
+
 }  // namespace minwm::comm

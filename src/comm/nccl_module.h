@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <string>
 
 #include <c10/core/Device.h>
 
@@ -27,6 +28,8 @@ using MakeNccl = std::shared_ptr<Communicator>* (*)(const NcclSetup& setup);
 constexpr const char* kMakeNccl = "minwm_make_nccl";
 using NcclVersion = int (*)();
 constexpr const char* kNcclVersion = "minwm_nccl_version";
+using DescribeGpus = void (*)(std::string* json);
+constexpr const char* kDescribeGpus = "minwm_describe_gpus";
 
 /// The function `name` of libminwm_nccl.so in `folder`, which stays open.
 /// @throws Error naming the file and the linker's reason.

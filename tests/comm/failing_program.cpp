@@ -27,15 +27,24 @@ int run(World& world, int, char** argv) {
     if (way == "kill") {
       std::raise(SIGKILL);
     }
-    if (way == "hang") {
+    if (way == "suspend") {
+      std::raise(SIGSTOP);
+    }
+    if (way == "hang" || way == "forget") {
       std::this_thread::sleep_for(std::chrono::seconds(60));
     }
   }
   if (way == "stop") {
     return kExitStopped;
   }
-  if (way == "hang") {
+  if (way == "hang" || way == "suspend" || way == "forget") {
     all->set_timeout(1);
+  }
+  if (way == "forget") {
+    // Started, and nobody waits for it.
+    at::Tensor gradient = at::ones({8});
+    const auto work = all->all_reduce_async(gradient, "grad blocks.9");
+    std::this_thread::sleep_for(std::chrono::seconds(60));
   }
   all->all_reduce(at::ones({8}), "grad blocks.7");
   return kExitDone;

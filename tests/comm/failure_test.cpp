@@ -69,18 +69,52 @@ TEST(Failure, AnUnexpectedErrorEndsTheJobWith70) {
   EXPECT_LT(outcome.seconds, kSoon);
 }
 
-TEST(Failure, AKilledRankEndsTheJob) {
+TEST(Failure, AKilledRankEndsTheJobAndTheLauncherNamesIt) {
   const Outcome outcome = run_ranks("kill");
   EXPECT_EQ(outcome.code, 137) << outcome.output;
+  EXPECT_THAT(outcome.output, ::testing::AllOf(HasSubstr("process rank 1 with PID"),
+                                               HasSubstr("on signal 9 (Killed)")));
   EXPECT_LT(outcome.seconds, kSoon);
 }
 
 TEST(Failure, ARankThatNeverComesEndsTheJobWith75AndNamesTheCall) {
   const Outcome outcome = run_ranks("hang");
   EXPECT_EQ(outcome.code, 75) << outcome.output;
-  EXPECT_THAT(json_line(outcome.output).value("what", ""),
+  const auto line = json_line(outcome.output);
+  EXPECT_THAT(line.value("what", ""),
               ::testing::AllOf(HasSubstr("all_reduce 'grad blocks.7' seq 1 not complete after"),
                                HasSubstr("last calls: barrier 'start' seq 0")));
+  EXPECT_EQ(line.value("rank", -1), 0);
+  EXPECT_EQ(line.value("operation", ""), "all_reduce");
+  EXPECT_EQ(line.value("purpose", ""), "grad blocks.7");
+  EXPECT_EQ(line.value("sequence", -1), 1);
+  EXPECT_GE(line.value("elapsed", 0.0), 1.0);
+  EXPECT_EQ(line.at("last_calls").size(), 2);
+  // The place of the caller, not of the class that it calls.
+  EXPECT_THAT(line.value("call_site", ""),
+              ::testing::MatchesRegex("tests/comm/failing_program.cpp:[0-9]+"));
+  // The rank that is missing still lives, and says where it is.
+  ASSERT_EQ(line.at("absent").size(), 1) << line;
+  EXPECT_THAT(line.at("absent")[0].get<std::string>(),
+              ::testing::AllOf(HasSubstr("rank 1 ("),
+                               HasSubstr("has not called it, its last call is barrier 'start'")));
+  EXPECT_LT(outcome.seconds, kSoon);
+}
+
+TEST(Failure, ASuspendedRankEndsTheJobWith75AndIsNamed) {
+  const Outcome outcome = run_ranks("suspend");
+  EXPECT_EQ(outcome.code, 75) << outcome.output;
+  const auto line = json_line(outcome.output);
+  ASSERT_EQ(line.at("absent").size(), 1) << line;
+  EXPECT_THAT(line.at("absent")[0].get<std::string>(),
+              ::testing::AllOf(HasSubstr("rank 1 ("), HasSubstr("does not answer: stopped")));
+  EXPECT_LT(outcome.seconds, kSoon);
+}
+
+TEST(Failure, ACollectiveThatNobodyWaitsForIsWatchedToo) {
+  const Outcome outcome = run_ranks("forget");
+  EXPECT_EQ(outcome.code, 75) << outcome.output;
+  EXPECT_EQ(json_line(outcome.output).value("purpose", ""), "grad blocks.9");
   EXPECT_LT(outcome.seconds, kSoon);
 }
 

@@ -3,6 +3,7 @@
 // CUDA mesh is asked for: CPU programs neither need it nor load it.
 
 #include <memory>
+#include <string>
 
 #include <c10/core/Device.h>
 
@@ -21,5 +22,10 @@ namespace minwm::comm {
 /// Source: parallel.md sections 2 and 3.5.
 std::shared_ptr<Communicator> make_nccl_communicator(std::shared_ptr<Communicator> mpi,
                                                      c10::Device device);
+
+/// The GPUs of this host as JSON: {driver, runtime, nccl: versions, gpus: [{index, name,
+/// memory_gib, peers: [index of a GPU that it reaches directly]}]}.
+/// @throws Error if the library is not there or CUDA fails.
+std::string describe_gpus();
 
 }  // namespace minwm::comm
