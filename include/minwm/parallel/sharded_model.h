@@ -32,6 +32,8 @@ struct ShardOptions {
   at::ScalarType compute = at::kFloat;
   /// False: no gradients, and slices of matrices are kept in the compute type.
   bool trained = true;
+  /// Slices are float32 even if not trained: for a running average of trained weights.
+  bool masters = false;
   /// Backward runs a unit again from its inputs; false keeps activations (but not weights).
   bool recompute = true;
   /// Units gathered ahead of their use; 0 = none.
