@@ -61,7 +61,7 @@ void wait_after_work(benchmark::State& state) {
   for (auto _ : state) {
     all->barrier("bench");
     const auto work = all->all_gather_async(mine, full, "bench");
-    for (int i = 0; i < 30; ++i) {
+    for (int i = 0; i < 150; ++i) {
       benchmark::DoNotOptimize(matrix.matmul(matrix));
     }
     const auto begin = std::chrono::steady_clock::now();

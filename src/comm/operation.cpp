@@ -19,6 +19,7 @@ constexpr std::chrono::microseconds kSpin{200};
 constexpr std::chrono::microseconds kShortSleep{20};
 constexpr std::chrono::microseconds kLongSleep{500};
 constexpr std::chrono::milliseconds kPatience{20};
+constexpr double kSlowestBytesPerSecond = 1e8;
 
 }  // namespace
 
@@ -80,13 +81,16 @@ void CpuWork::wait() {
   if (!operation_->advance()) {
     progress_->take(operation_);
     const auto begin = Clock::now();
+    const std::chrono::duration<double> patience =
+        kPatience + std::chrono::duration<double>(static_cast<double>(operation_->call().bytes) /
+                                                  kSlowestBytesPerSecond);
     while (!operation_->advance()) {
       const auto now = Clock::now();
       progress_->check_deadline(*operation_);
       if (now - begin < kSpin) {
         std::this_thread::yield();
       } else {
-        std::this_thread::sleep_for(now - begin < kPatience ? kShortSleep : kLongSleep);
+        std::this_thread::sleep_for(now - begin < patience ? kShortSleep : kLongSleep);
       }
     }
   }
