@@ -92,6 +92,12 @@ struct TrainCommand {
             eval_clips);
     require(eval_store.empty() || !codec.empty(),
             "--data.eval_store needs --data.codec: the gap is measured in pixels");
+    const bool moments_at_home = sharding.offload == "optimizer" || sharding.offload == "all";
+    require(
+        run.optimizer.name != "muon" || !moments_at_home || device == "cpu",
+        "--parallel.offload {} needs --optimizer.name adamw: muon brings whole matrices together "
+        "on the GPUs",
+        sharding.offload);
     require(sharding.prefetch >= 0, "parallel.prefetch {}: expected 0 or more", sharding.prefetch);
   }
 };

@@ -143,6 +143,9 @@ void Learner::load(const Checkpoint& checkpoint) {
     for (const auto* kind : {"exp_avg", "exp_avg_sq", "momentum"}) {
       const std::string moment = name + "/" + kind;
       if (moments.contains(moment)) {
+        require(checkpoint.contains(prefix("optimizer/" + moment)),
+                "{}: optimizer state: lacks '{}' (another optimizer.name?)",
+                checkpoint.path().string(), moment);
         moments[moment] = read(checkpoint, prefix("optimizer/" + moment), i);
       }
     }

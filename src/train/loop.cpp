@@ -83,7 +83,7 @@ struct TrainingRun::Impl {
   Outcome gradients(size_t network, data::Loader& loader);
   Outcome agree(const Outcome& local, bool stop) const;
   void update(size_t network, const Outcome& common, StepMetrics& metrics);
-  void refuse(const std::string& network, const std::string& why, int64_t in_a_row) const;
+  void refuse(const std::string& network, const std::string& why, int64_t in_a_row);
   void finish_step();
   void show(StepMetrics& metrics);
   void save();
@@ -166,7 +166,7 @@ TrainingRun::Impl::Outcome TrainingRun::Impl::agree(const Outcome& local, bool s
 }
 
 void TrainingRun::Impl::refuse(const std::string& network, const std::string& why,
-                               int64_t in_a_row) const {
+                               int64_t in_a_row) {
   const std::string what = fmt::format("step {}: {}: {}", completed + 1, network, why);
   if (in_a_row < options.health.max_bad_steps) {
     if (is_first()) {
@@ -174,6 +174,7 @@ void TrainingRun::Impl::refuse(const std::string& network, const std::string& wh
     }
     return;
   }
+  writer.wait();  // the message names the newest checkpoint: let it be there
   throw AgreedError(
       fmt::format("{}: training diverged, {} updates in a row were not applied (a lower "
                   "optimizer.lr, or a smaller optimizer.clip?); the weights of step {} are in {}",

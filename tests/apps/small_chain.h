@@ -7,6 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "minwm/core/hdf5.h"
 #include "minwm/core/random.h"
 #include "minwm/core/safetensors.h"
 #include "tests/apps/small_model.h"
@@ -46,8 +47,7 @@ class SmallChain {
     done("data fit-codec --worlds 12 --check_worlds 1 --output " + codec + size);
     done("data synth --worlds 3 --latent_frames 8 --codec " + codec + " --store " + clips + size);
     done(train("bidirectional", path("first"), 1));
-    done("export --checkpoint " + path("first") + " --output " + path("first.safetensors"));
-    lively_weights(path("first.safetensors"), path("lively.safetensors"));
+    lively_weights(path("first") + "/checkpoints/step-000001/state.h5", path("lively.safetensors"));
     done(train("bidirectional", path("bidirectional"), 2) + " --init " +
          path("lively.safetensors"));
     done(train("teacher-forcing", path("teacher-forcing"), 2));
@@ -62,14 +62,17 @@ class SmallChain {
   /// A model begins with a head and camera projections of zeros, behind which every error would
   /// hide.
   static void lively_weights(const std::string& from, const std::string& to) {
-    const Safetensors file{std::filesystem::path(from)};
+    const std::string group = "model/param/";
+    const hdf5::File file(from, hdf5::File::Mode::kReadOnly);
     std::vector<std::pair<std::string, at::Tensor>> tensors;
-    for (const auto& name : file.names()) {
-      at::Tensor values = file.get(name);
-      if (name == "head.head.weight" || name.find("prope_o.weight") != std::string::npos) {
-        values = 0.05 * random_normal(values.sizes(), {1, name});
+    for (const auto& dataset : file.datasets()) {
+      if (dataset.starts_with(group)) {
+        const std::string name = dataset.substr(group.size());
+        const at::Tensor values = file.read(dataset);
+        const bool zeros = name == "head.head.weight" || name.ends_with("prope_o.weight");
+        tensors.emplace_back(name,
+                             zeros ? 0.05 * random_normal(values.sizes(), {1, name}) : values);
       }
-      tensors.emplace_back(name, values);
     }
     write_safetensors(to, tensors);
   }
