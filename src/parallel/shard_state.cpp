@@ -215,8 +215,18 @@ void ShardState::finish_gradients() {
   reduce_leftovers();
   finish_reductions();
   if (options.trained && mesh.replicate->size() > 1) {
-    each_buffer([](FlatBuffer& buffer) { buffer.start_replicas(); });
-    each_buffer([](FlatBuffer& buffer) { buffer.finish_replicas(); });
+    // Two at a time: each takes memory for what it receives.
+    FlatBuffer* before = nullptr;
+    each_buffer([&](FlatBuffer& buffer) {
+      buffer.start_replicas();
+      if (before != nullptr) {
+        before->finish_replicas();
+      }
+      before = &buffer;
+    });
+    if (before != nullptr) {
+      before->finish_replicas();
+    }
   }
   assert_idle();
 }

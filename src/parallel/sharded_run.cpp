@@ -3,6 +3,8 @@
 
 #include "sharded_run.h"
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include <torch/torch.h>
@@ -69,12 +71,13 @@ void run_backward(RecomputedCall& recomputed, const variable_list& inputs,
                   variable_list& gradients) {
   const UnitUse use(*recomputed.call.state, recomputed.call.unit);
   recomputed.call.gather_ahead();
-  variable_list wanted = recomputed.call.unit.trained;
-  for (const auto& input : inputs) {
-    if (input.requires_grad()) {
-      wanted.push_back(input);
-    }
-  }
+  variable_list wanted;
+  const auto want = [&wanted](const variable_list& tensors) {
+    std::copy_if(tensors.begin(), tensors.end(), std::back_inserter(wanted),
+                 [](const at::Tensor& tensor) { return tensor.requires_grad(); });
+  };
+  want(recomputed.call.unit.trained);
+  want(inputs);
   variable_list outputs, incoming;
   at::AutoGradMode enable(true);
   const Tensors all = recomputed.function(recomputed.all_inputs(inputs));

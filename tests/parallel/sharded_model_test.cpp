@@ -85,6 +85,14 @@ TEST(ShardedModel, FrozenMatricesAreKeptInTheComputeType) {
   EXPECT_LT(frozen.sharded->bytes().slices, trained.sharded->bytes().slices * 2 / 3);
 }
 
+TEST(ShardedModel, AnAverageHasMastersAndNoGradients) {
+  const auto average =
+      shard_toy("average", mesh(), {.compute = at::kBFloat16, .trained = false, .masters = true});
+  EXPECT_TRUE(
+      at::equal(average.sharded->gather_parameter("blocks.0.in"), ToyModel().blocks[0]->in));
+  EXPECT_EQ(average.sharded->bytes().gradients, 0);
+}
+
 TEST(ShardedModel, RanksThatHoldNothingOfAUnitTakePart) {
   // Blocks so small that all of a parameter fits one rank.
   const ToySize tiny{.width = 2, .hidden = 1, .blocks = 2};

@@ -4,11 +4,16 @@
 // again. Models do not know (they run units through nn::UnitRunner). Source: parallel.md section 3.
 //
 //   auto model = models::make_hollow_backbone("wan-1.3b");
-//   auto sharded = std::make_shared<parallel::ShardedModel>("model", *model, model->units(), mesh, options);
+//   auto sharded = std::make_shared<parallel::ShardedModel>("model", *model, model->units(), mesh,
+//                                                           options);
 //   model->set_unit_runner(sharded);
-//   sharded->load(...);                       // this rank's slices
+//   sharded->load(...);  // this rank's slices
 //   sharded->begin_step();
-//   for each micro-batch { if (last) sharded->reduce_in_backward(); loss.backward(); sharded->end_backward(); }
+//   for each micro-batch {
+//     if (last) sharded->reduce_in_backward();
+//     loss.backward();
+//     sharded->end_backward();
+//   }
 //   sharded->finish_gradients();              // pieces()[i].gradient holds the sum over all ranks
 //   … optimizer on pieces … ; sharded->weights_changed();
 
@@ -51,9 +56,11 @@ struct Piece {
   std::vector<int64_t> shape;  ///< of the whole parameter
   int64_t begin = 0;           ///< first element in row-major order; values.numel() elements
   at::Tensor values;           ///< 1-D view of the master slice (float32; compute type if frozen)
-  at::Tensor gradient;         ///< 1-D float32 view of the same elements' gradient; undefined if frozen
+  at::Tensor gradient;  ///< 1-D float32 view of the same elements' gradient; undefined if frozen
 };
 
+/// Every backward that goes through a unit adds to the gradients of its parameters, whatever it was
+/// asked for; there are no second derivatives. All calls come in the same order on all ranks.
 class ShardedModel : public nn::UnitRunner, public std::enable_shared_from_this<ShardedModel> {
  public:
   /// Takes the parameters of `root` and its `units` over (they become views of gathered buffers);
@@ -61,8 +68,8 @@ class ShardedModel : public nn::UnitRunner, public std::enable_shared_from_this<
   /// is for messages.
   /// @throws Error if a parameter belongs to two units.
   ShardedModel(std::string name, torch::nn::Module& root,
-               const std::vector<std::shared_ptr<torch::nn::Module>>& units,
-               const comm::Mesh& mesh, const ShardOptions& options);
+               const std::vector<std::shared_ptr<torch::nn::Module>>& units, const comm::Mesh& mesh,
+               const ShardOptions& options);
   ~ShardedModel() override;
 
   std::shared_ptr<void> begin() override;
@@ -75,7 +82,8 @@ class ShardedModel : public nn::UnitRunner, public std::enable_shared_from_this<
   /// In the model's order of parameters; those of which this rank holds nothing have no values.
   const std::vector<Piece>& pieces() const;
   /// Fills the slices: `read(name, begin, count)` gives those elements of a parameter, 1-D.
-  void load(const std::function<at::Tensor(const std::string& name, int64_t begin, int64_t count)>& read);
+  void load(
+      const std::function<at::Tensor(const std::string& name, int64_t begin, int64_t count)>& read);
   /// After the pieces' values were changed (optimizer, swap of averages).
   void weights_changed();
   /// A whole parameter on every rank (collective). For export, tests and digests.
@@ -85,7 +93,9 @@ class ShardedModel : public nn::UnitRunner, public std::enable_shared_from_this<
   void begin_step();
   /// With reduce_each = false: the next backward is the step's last.
   void reduce_in_backward();
-  /// After every backward(): what its end could not do itself.
+  /// After every backward(), of frozen models too if their forward was recorded: gives back what a
+  /// graph kept gathered (the root, units whose inputs want no gradient) and reduces what is left.
+  /// No graph recorded before may go through backward afterwards.
   void end_backward();
   /// Sum over all data and context ranks in every piece's gradient (collective over `gradients`,
   /// then `replicate`). @throws Error (assert_idle) if anything is still gathered or under way.
