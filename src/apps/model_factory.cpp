@@ -1,5 +1,6 @@
 #include "model_factory.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include <spdlog/spdlog.h>
@@ -19,9 +20,21 @@ void ShardingOptions::declare(Options& options) {
   options.add_choice("parallel.reduce", &reduce, {"each", "last"},
                      "sharded gradients are reduced after each micro-batch (least memory), or once "
                      "per step (least traffic)");
-  options.add_choice("parallel.offload", &offload, {"none", "frozen", "optimizer", "all"},
-                     "slices kept in host memory: of frozen networks, of trained ones with their "
-                     "moments, or both");
+  options.add("parallel.offload", &offload,
+              "slices kept in host memory: optimizer (trained ones with their moments), teacher "
+              "(frozen ones), or both");
+}
+
+bool ShardingOptions::offloads(const std::string& what) const {
+  return std::find(offload.begin(), offload.end(), what) != offload.end();
+}
+
+void ShardingOptions::check() const {
+  require(prefetch >= 0, "parallel.prefetch {}: expected 0 or more", prefetch);
+  for (const auto& what : offload) {
+    require(what == "optimizer" || what == "teacher",
+            "parallel.offload {}: expected optimizer, teacher or both", what);
+  }
 }
 
 namespace {
@@ -29,8 +42,7 @@ namespace {
 parallel::ShardOptions shard_options(const ModelFactory::Setup& setup, Role role) {
   const auto& sharding = setup.sharding;
   const bool frozen = role == Role::kFrozen;
-  const bool offloaded =
-      sharding.offload == "all" || sharding.offload == (frozen ? "frozen" : "optimizer");
+  const bool offloaded = sharding.offloads(frozen ? "teacher" : "optimizer");
   parallel::ShardOptions options;
   options.compute = setup.compute;
   options.trained = role == Role::kTrained;
@@ -52,6 +64,8 @@ const char* role_name(Role role) {
 std::shared_ptr<models::Backbone> ModelFactory::make_empty(const std::string& preset,
                                                            Role role) const {
   const auto& mesh = setup_.mesh;
+  require(setup_.sharding.offload.empty() || mesh.copy_size() > 1,
+          "parallel.offload needs parallel.shard x parallel.context > 1: one rank holds all");
   auto model = models::make_hollow_backbone(preset);
   model->set_compute_dtype(setup_.compute);
   model->set_activation_checkpointing(setup_.recompute);
@@ -101,7 +115,8 @@ models::ParameterSource safetensors_source(const std::string& path) {
 
 }  // namespace
 
-models::ParameterSource weights_of(const std::string& path, const std::string& preset) {
+models::ParameterSource weights_of(const std::string& path, const std::string& preset,
+                                   comm::Communicator& world) {
   std::filesystem::path given(path);
   if (given.extension() == ".safetensors") {
     return safetensors_source(path);
@@ -110,6 +125,9 @@ models::ParameterSource weights_of(const std::string& path, const std::string& p
       given.filename() == "state.h5" ? given.parent_path() : given);
   require(checkpoint->info().model == preset, "{}: holds model '{}', expected '{}'",
           checkpoint->path().string(), checkpoint->info().model, preset);
+  if (world.size() > 1) {
+    train::require_undamaged(checkpoint->path(), world);
+  }
   spdlog::info("weights of {}", checkpoint->path().string());
   return train::model_source(checkpoint);
 }

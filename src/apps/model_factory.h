@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "minwm/comm/mesh.h"
 #include "minwm/models/backbone.h"
@@ -15,10 +16,14 @@ class Options;
 namespace minwm::apps {
 
 struct ShardingOptions {
-  int64_t prefetch = 1;            ///< units gathered ahead
-  std::string reduce = "each";     ///< gradients: each micro-batch, or the last of a step
-  std::string offload = "none";    ///< what lives in host memory: none, frozen, optimizer, all
+  int64_t prefetch = 1;         ///< units gathered ahead
+  std::string reduce = "each";  ///< gradients: each micro-batch, or the last of a step
+  /// What lives in host memory: "optimizer" (slices of trained networks with gradients, moments and
+  /// averages), "teacher" (slices of frozen ones).
+  std::vector<std::string> offload;
+  bool offloads(const std::string& what) const;
   void declare(Options& options);  ///< section "parallel"
+  void check() const;
 };
 
 /// What a network is for, which decides how its slices are kept.
@@ -53,8 +58,10 @@ class ModelFactory {
 };
 
 /// Weights of a checkpoint or run folder (averaged, where there are such), or of a safetensors file
-/// with the model's names. The source keeps the file open. @throws Error if they are of another
-/// model than `preset`.
-models::ParameterSource weights_of(const std::string& path, const std::string& preset);
+/// with the model's names. The source keeps the file open. Collective over `world`: ranks that read
+/// parts of a checkpoint check all of it together first. @throws Error if it is damaged, or of
+/// another model than `preset`.
+models::ParameterSource weights_of(const std::string& path, const std::string& preset,
+                                   comm::Communicator& world);
 
 }  // namespace minwm::apps

@@ -13,8 +13,10 @@
 #include "minwm/data/loader.h"
 #include "minwm/models/codec/codec.h"
 #include "minwm/models/wan/backbone.h"
+#include "minwm/parallel/planning.h"
 #include "minwm/train/gap_evaluation.h"
 #include "minwm/train/loop.h"
+#include "model_shapes.h"
 #include "probe.h"
 #include "stage_options.h"
 
@@ -92,13 +94,10 @@ struct TrainCommand {
             eval_clips);
     require(eval_store.empty() || !codec.empty(),
             "--data.eval_store needs --data.codec: the gap is measured in pixels");
-    const bool moments_at_home = sharding.offload == "optimizer" || sharding.offload == "all";
-    require(
-        run.optimizer.name != "muon" || !moments_at_home || device == "cpu",
-        "--parallel.offload {} needs --optimizer.name adamw: muon brings whole matrices together "
-        "on the GPUs",
-        sharding.offload);
-    require(sharding.prefetch >= 0, "parallel.prefetch {}: expected 0 or more", sharding.prefetch);
+    sharding.check();
+    require(run.optimizer.name != "muon" || !sharding.offloads("optimizer") || device == "cpu",
+            "--parallel.offload optimizer needs --optimizer.name adamw: muon brings whole matrices "
+            "together on the GPUs");
   }
 };
 
@@ -170,6 +169,7 @@ std::optional<fs::path> resume_point(const TrainCommand& command, comm::Communic
   if (command.resume == "auto") {
     return train::latest_valid_checkpoint(command.output, world);
   }
+  require(fs::exists(command.resume), "--resume {}: does not exist", command.resume);
   const auto found = train::latest_valid_checkpoint(command.resume, world);
   require(found.has_value(), "--resume {}: holds no complete and undamaged checkpoint",
           command.resume);
@@ -195,10 +195,8 @@ std::string mesh_text(const comm::Mesh& mesh) {
 
 /// What --dry-run prints and the log shows at the start.
 std::string summary(const TrainCommand& command, const comm::Mesh& mesh,
-                    const models::Backbone& model) {
+                    const models::Backbone& model, at::ScalarType compute) {
   const auto plan = train::plan_batch(command.run.train, mesh.data_size());
-  const auto device = model.parameters().front().device();
-  const auto compute = train::compute_type(command.run.train.compute, device);
   return fmt::format(
       "mesh        {}\n"
       "model       {}, {} parameters, {} on {}, {} thread(s) per rank\n"
@@ -242,6 +240,43 @@ train::RunParts assemble(const TrainCommand& command, const std::string& config,
   return parts;
 }
 
+/// What the plan expects a rank to hold; empty for what the plan does not know.
+std::string memory_text(const TrainCommand& command, const comm::Mesh& mesh,
+                        const train::CheckpointInfo& info, int64_t frame_tokens,
+                        at::ScalarType compute) {
+  if (info.latent_frames == 0) {
+    return "memory      unknown without --data.stores (minwm plan estimates any clip)\n";
+  }
+  const auto batch = train::plan_batch(command.run.train, mesh.data_size());
+  parallel::StepShape step;
+  step.model = model_shape(command.model);
+  step.device = parallel::device_kind("cpu");
+  step.device.compute_bytes = compute == at::kFloat ? 4 : 2;
+  step.stage = command.stage.name();
+  step.frames = info.latent_frames;
+  step.frame_tokens = frame_tokens;
+  step.chunk_frames = std::max<int64_t>(1, command.stage.chunk_frames());
+  step.window_frames = info.window_frames > 0 ? info.window_frames : info.latent_frames;
+  step.global_batch = command.run.train.global_batch;
+  step.micro_batch = batch.micro_batch;
+  step.recompute = command.run.train.recompute;
+  step.reduce_each = command.sharding.reduce == "each";
+  step.prefetch = command.sharding.prefetch;
+  step.muon = command.run.optimizer.name == "muon";
+  step.offload_optimizer = command.sharding.offloads("optimizer");
+  step.offload_teacher = command.sharding.offloads("teacher");
+  const auto memory =
+      parallel::plan_memory(step, {mesh.replicate->size(), mesh.copy_size() / mesh.context->size(),
+                                   mesh.context->size(), mesh.ulysses->size()});
+  const auto mib = [](int64_t bytes) { return static_cast<double>(bytes) / 0x1p20; };
+  return fmt::format(
+      "memory      about {:.0f} MiB of tensors per rank: {:.0f} weights, gradients and moments, "
+      "{:.0f} "
+      "activations and buffers{}\n",
+      mib(memory.total()), mib(memory.steady()), mib(memory.total() - memory.steady()),
+      memory.host > 0 ? fmt::format("; {:.0f} in host memory", mib(memory.host)) : "");
+}
+
 int64_t tokens_per_clip(const models::Backbone& model, const train::CheckpointInfo& info) {
   const auto* wan = dynamic_cast<const models::WanBackbone*>(&model);
   const std::array<int64_t, 3> patch =
@@ -258,7 +293,7 @@ std::shared_ptr<models::Backbone> first_weights(const TrainCommand& command,
   if (command.init.empty() || command.dry_run) {
     return factory.make(command.model, Role::kTrained);
   }
-  const auto weights = weights_of(command.init, command.model);
+  const auto weights = weights_of(command.init, command.model, *factory.setup().mesh.world);
   return factory.make(command.model, Role::kTrained, &weights);
 }
 
@@ -281,8 +316,12 @@ int train_stage(TrainCommand command, const std::string& config, comm::World& wo
                               command.run.train.recompute, static_cast<uint64_t>(command.seed),
                               command.dry_run, command.sharding});
   const auto model = first_weights(command, factory, resumed != nullptr);
-  const std::string text = summary(command, mesh, *model);
+  std::string text = summary(command, mesh, *model, factory.setup().compute);
   train::RunParts parts = assemble(command, config, mesh, model, factory, resumed != nullptr);
+  const int64_t clip_tokens = tokens_per_clip(*model, parts.info);
+  text += memory_text(command, mesh, parts.info,
+                      clip_tokens / std::max<int64_t>(1, parts.info.latent_frames),
+                      factory.setup().compute);
   if (command.dry_run) {
     if (world.rank() == 0) {
       fmt::print("{}\n{}", config, text);
@@ -292,7 +331,7 @@ int train_stage(TrainCommand command, const std::string& config, comm::World& wo
   command.run.output = command.output;
   command.run.eval_every = command.eval_every;
   command.run.probe_every = command.probe_every;
-  command.run.tokens_per_clip = tokens_per_clip(*model, parts.info);
+  command.run.tokens_per_clip = clip_tokens;
   train::TrainingRun run(command.run, std::move(parts), mesh);
   spdlog::info("\n{}", text);
   if (resumed) {

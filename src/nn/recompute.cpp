@@ -35,7 +35,7 @@ struct Recompute : torch::autograd::Function<Recompute> {
     for (size_t i = 0; i < saved.size(); ++i) {
       at::Tensor tensor = saved[i];
       if (i < count) {
-        tensor = tensor.defined() ? tensor.detach().requires_grad_(tensor.requires_grad()) : tensor;
+        tensor = tensor.detach().requires_grad_(tensor.requires_grad());
         inputs.push_back(tensor);
       }
       if (tensor.defined() && tensor.requires_grad()) {
@@ -73,7 +73,26 @@ Tensors recompute(const UnitFunction& block, const Tensors& inputs,
   if (!at::GradMode::is_enabled()) {
     return block(inputs);
   }
-  return Recompute::apply(block, at::TensorList(inputs), at::TensorList(parameters));
+  // A Function takes defined tensors only.
+  Tensors given;
+  std::vector<bool> defined;
+  for (const auto& input : inputs) {
+    defined.push_back(input.defined());
+    if (input.defined()) {
+      given.push_back(input);
+    }
+  }
+  if (given.size() == inputs.size()) {
+    return Recompute::apply(block, at::TensorList(inputs), at::TensorList(parameters));
+  }
+  const UnitFunction with_gaps = [block, defined](const Tensors& present) {
+    Tensors all(defined.size());
+    for (size_t i = 0, next = 0; i < defined.size(); ++i) {
+      all[i] = defined[i] ? present[next++] : at::Tensor();
+    }
+    return block(all);
+  };
+  return Recompute::apply(with_gaps, at::TensorList(given), at::TensorList(parameters));
 }
 
 }  // namespace minwm::nn

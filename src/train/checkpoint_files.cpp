@@ -42,6 +42,9 @@ std::vector<std::filesystem::path> step_folders(const std::filesystem::path& dir
 }
 
 std::vector<std::filesystem::path> candidates(const std::filesystem::path& run) {
+  if (step_of(run.filename().string()) >= 0 || std::filesystem::exists(run / kStateFile)) {
+    return {run};  // a step folder itself
+  }
   std::vector<std::filesystem::path> newest_first;
   for (const auto& directory : {run / "checkpoints", run}) {
     const auto folders = step_folders(directory);

@@ -99,6 +99,11 @@ std::string damage_of(const fs::path& folder, comm::Communicator& world) {
 
 }  // namespace
 
+void require_undamaged(const fs::path& step_folder, comm::Communicator& world) {
+  const std::string damage = damage_of(step_folder, world);
+  require(damage.empty(), "{}", damage);
+}
+
 std::optional<fs::path> latest_valid_checkpoint(const fs::path& run, comm::Communicator& world) {
   for (const auto& folder : candidates_of_all(run, world)) {
     const std::string damage = damage_of(folder, world);

@@ -5,6 +5,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include "call_order.h"
 #include "minwm/core/options.h"
 #include "minwm/core/progress.h"
 #include "minwm/data/loader.h"
@@ -97,6 +98,7 @@ struct TrainingRun::Impl {
   std::vector<std::unique_ptr<Learner>> learners;
   BatchPlan plan;
   int64_t completed = 0;
+  int64_t drawn = 0;   // global batches
   int64_t saved = -1;  // the step of the newest checkpoint
 };
 
@@ -131,6 +133,7 @@ TrainingRun::Impl::Outcome TrainingRun::Impl::gradients(size_t network, data::Lo
       m == 0 ? numbers.push_back(part) : void(numbers[i] += part);
     }
   }
+  ++drawn;
   weights.finish_gradients();
   numbers.push_back(gradient_norm(weights.parameters()).to(numbers.front().device()));
   const at::Tensor all = at::stack(numbers).cpu();  // the update's one wait for the device
@@ -145,12 +148,16 @@ TrainingRun::Impl::Outcome TrainingRun::Impl::gradients(size_t network, data::Lo
 
 TrainingRun::Impl::Outcome TrainingRun::Impl::agree(const Outcome& local, bool stop) const {
   std::vector<double> mine = {local.loss, local.norm, local.data_wait, stop ? 1.0 : 0.0};
+  const auto order = order_of_calls(mesh);
+  mine.insert(mine.end(), order.begin(), order.end());
   for (const auto& [name, value] : local.values) {
     mine.push_back(value);
   }
   const auto count = static_cast<int64_t>(mine.size());
   at::Tensor everyone = at::empty({mesh.world->size(), count}, at::kDouble);
   mesh.world->all_gather(at::tensor(mine, at::kDouble), everyone.view(-1), "step decisions");
+  const auto orders = static_cast<int64_t>(order.size());
+  require_same_order(mesh, everyone.narrow(1, 4, orders), completed + 1);
   Outcome common;
   common.loss = everyone.select(1, 0).mean().item<double>();
   // The ranks of a copy hold different gradients (or, unsharded, all the same ones).
@@ -158,7 +165,7 @@ TrainingRun::Impl::Outcome TrainingRun::Impl::agree(const Outcome& local, bool s
   common.norm = std::sqrt(everyone.select(1, 1).square().sum().item<double>() / copies);
   common.data_wait = everyone.select(1, 2).max().item<double>();
   common.stop = everyone.select(1, 3).max().item<double>() > 0;
-  int64_t column = 4;
+  int64_t column = 4 + orders;
   for (const auto& [name, value] : local.values) {
     common.values[name] = everyone.select(1, column++).mean().item<double>();
   }
@@ -257,7 +264,7 @@ void TrainingRun::Impl::save() {
   }
   CheckpointInfo info = parts.info;
   info.step = completed;
-  info.data_position = batches_before(completed);
+  info.data_position = drawn;
   TensorMap whole;
   PartMap pieces;
   for (const auto& learner : learners) {
@@ -294,6 +301,9 @@ void TrainingRun::resume(const Checkpoint& checkpoint) {
     learner->load(checkpoint);
   }
   run.completed = run.saved = checkpoint.info().step;
+  // Checkpoints of before it was recorded: what these options would have drawn.
+  const int64_t recorded = checkpoint.info().data_position;
+  run.drawn = recorded > 0 ? recorded : run.batches_before(run.completed);
 }
 
 bool TrainingRun::run(const StopSignals& signals) {
@@ -305,8 +315,7 @@ bool TrainingRun::run(const StopSignals& signals) {
     log = std::make_unique<MetricsLog>(run.options.output, run.completed);
   }
   data::Loader loader(run.parts.stores, run.parts.info.seed, run.options.train.global_batch,
-                      run.plan.micro_batch, run.mesh.data_rank(), run.mesh.data_size(),
-                      run.batches_before(run.completed));
+                      run.plan.micro_batch, run.mesh.data_rank(), run.mesh.data_size(), run.drawn);
   Progress progress("train " + run.parts.stage->name(), steps, "steps", first);
   progress.update(run.completed);
   for (auto& learner : run.learners) {

@@ -31,6 +31,9 @@ class SmallChain {
                                         : stage == "dmd"           ? "consistency"
                                                                    : "teacher-forcing");
     }
+    if (stage == "bidirectional" && std::filesystem::exists(chain.path("lively.safetensors"))) {
+      inputs += " --init " + chain.path("lively.safetensors");
+    }
     if (stage == "dmd") {
       inputs += " --dmd.scores " + chain.path("bidirectional");
     }

@@ -176,7 +176,11 @@ TEST_F(TrainCommand, ContinuesWhereItWas) {
   const Outcome resumed = train("--train.steps 4 --resume auto");
   ASSERT_EQ(resumed.code, 0) << resumed.output;
   EXPECT_THAT(resumed.output, HasSubstr("continuing after step 2"));
-  EXPECT_THAT(steps(), ElementsAre(1, 2, 3, 4));
+  const std::string step = run_folder() + "/checkpoints/step-000004";
+  const Outcome from_step = train("--train.steps 5 --resume " + step);
+  ASSERT_EQ(from_step.code, 0) << from_step.output;
+  EXPECT_THAT(from_step.output, HasSubstr("continuing after step 4"));
+  EXPECT_THAT(steps(), ElementsAre(1, 2, 3, 4, 5));
   expect_refused(train("--model wan-1.3b"), {"holds model 'wan-tiny', this run trains 'wan-1.3b'"});
   expect_refused(train("", "teacher-forcing"), {"was saved by stage 'bidirectional'"});
   expect_refused(train("--resume " + (folder_ / "nowhere").string()), {"nowhere: does not exist"});
@@ -251,12 +255,13 @@ TEST_F(TrainCommand, ADamagedStoreOnOneRankEndsAllWithItsMessage) {
 /// A job of two ranks in the background.
 class Job {
  public:
-  explicit Job(const std::string& command) {
+  /// What it prints goes into the file `output`.
+  Job(const std::string& command, const std::string& output) {
     pid_ = ::fork();
     if (pid_ == 0) {
-      const int null = ::open("/dev/null", O_WRONLY);
-      ::dup2(null, STDOUT_FILENO);
-      ::dup2(null, STDERR_FILENO);
+      const int file = ::open(output.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+      ::dup2(file, STDOUT_FILENO);
+      ::dup2(file, STDERR_FILENO);
       ::setenv("OMP_NUM_THREADS", "1", 1);
       ::execl("/bin/sh", "sh", "-c", ("exec " + command).c_str(), nullptr);
       ::_exit(127);
@@ -282,6 +287,8 @@ class Job {
     std::sort(found.begin(), found.end());
     return found;
   }
+  /// To mpirun itself.
+  void signal(int number) const { ::kill(pid_, number); }
   /// The exit code; -1 if it does not end in time.
   int wait(std::chrono::seconds limit) {
     const auto until = Clock::now() + limit;
@@ -303,33 +310,60 @@ class Job {
 class TrainingJob : public TrainCommand {
  protected:
   /// Starts (or continues) a long run of two ranks and waits for its first step.
-  std::unique_ptr<Job> start() {
+  std::unique_ptr<Job> start(const std::string& mesh = "") {
     const auto before = steps().size();
     auto job = std::make_unique<Job>(kLauncher + " -n 2 " + kProgram + " " +
-                                     arguments("--train.steps 100000 --eval.every 0"));
+                                         arguments("--train.steps 100000 --eval.every 0 " + mesh),
+                                     output());
     const auto until = Clock::now() + std::chrono::seconds(60);
     while (steps().size() <= before && Clock::now() < until) {
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
-    EXPECT_GT(steps().size(), before) << "no step in a minute";
+    EXPECT_GT(steps().size(), before) << "no step in a minute: " << printed();
     return job;
   }
+  std::string output() const { return (folder_ / "output").string(); }
+  std::string printed() const { return read_file(output()); }
 };
 
 TEST_F(TrainingJob, ASignalToOneRankStopsAllAfterACheckpoint) {
-  for (const int signal : {SIGUSR1, SIGTERM}) {
-    const auto job = start();
+  // One run, each leg on another mesh.
+  const std::vector<std::pair<int, std::string>> legs = {
+      {SIGUSR1, ""}, {SIGTERM, "--parallel.shard 2"}, {SIGUSR1, "--parallel.context 2"}};
+  for (const auto& [signal, mesh] : legs) {
+    const auto job = start(mesh);
     const auto ranks = job->ranks();
     ASSERT_EQ(ranks.size(), 2U);
     ::kill(ranks[1], signal);
-    EXPECT_EQ(job->wait(std::chrono::seconds(60)), kExitStopped);
+    EXPECT_EQ(job->wait(std::chrono::seconds(60)), kExitStopped) << printed();
     EXPECT_TRUE(fs::exists(fs::path(run_folder()) / "checkpoints" /
                            fmt::format("step-{:06}", steps().back()) / "state.h5"));
   }
-  // Two runs, one row of steps.
+  // All legs, one row of steps.
   for (size_t i = 0; i < steps().size(); ++i) {
     EXPECT_EQ(steps()[i], static_cast<int64_t>(i) + 1);
   }
+}
+
+TEST_F(TrainingJob, ASignalToTheLauncherReachesTheRanks) {
+  const auto job = start("--parallel.shard 2");
+  job->signal(SIGUSR1);
+  EXPECT_EQ(job->wait(std::chrono::seconds(60)), kExitStopped) << printed();
+  EXPECT_TRUE(fs::exists(fs::path(run_folder()) / "checkpoints" /
+                         fmt::format("step-{:06}", steps().back()) / "state.h5"));
+}
+
+TEST_F(TrainingJob, ARankThatHangsIsNamedByTheOthersAndTheJobEnds) {
+  const auto job = start("--parallel.shard 2 --parallel.timeout 3");
+  const auto ranks = job->ranks();
+  ASSERT_EQ(ranks.size(), 2U);
+  ::kill(ranks[1], SIGSTOP);
+  const auto stopped = Clock::now();
+  EXPECT_EQ(job->wait(std::chrono::seconds(30)), kExitTimeout) << printed();
+  EXPECT_LT(Clock::now() - stopped, std::chrono::seconds(15));
+  // Which rank, in which call, from which line of the program.
+  EXPECT_THAT(printed(), AllOf(HasSubstr("\"rank\":0"), HasSubstr("rank 1"), HasSubstr("seq"),
+                               HasSubstr(".cpp:")));
 }
 
 TEST_F(TrainingJob, AKilledRankEndsTheJobInSeconds) {

@@ -51,19 +51,25 @@ struct Part {
 };
 using PartMap = std::map<std::string, Part>;
 
-/// Writes `directory`/step-NNNNNN as step-NNNNNN.tmp, renamed once all of it is on the disk, then
-/// prunes to the `keep` newest. With `asynchronous`, a thread writes from a copy in host memory,
+/// Seconds that a save may take. A slow disk is no fault of the job; one that never answers is.
+constexpr double kDiskPatience = 3600;
+
+/// Writes `directory`/step-NNNNNN as step-NNNNNN.tmp, renamed once all of it is on the disk. Then of
+/// the older steps all but the `keep` newest go (it counts as one), and all steps with a higher
+/// number: they were left by a run that was resumed from before them. With `asynchronous`, a thread writes from a copy in host memory,
 /// over a communicator of its own, while training goes on.
 ///
 /// What fails on one rank (a full disk) is agreed on by all writers, the half-written folder is
 /// removed, and every rank throws the same Error, the first failing rank's. A rank that fails
 /// inside a collective call of HDF5 may leave the other writers blocked there: check() and wait()
-/// then throw on every rank all the same, and the job has to end; the threads are left behind.
+/// then throw on every rank all the same, and the job has to end; the threads are left behind. So
+/// they are by wait() when `patience` seconds were not enough (Error with exit code 75).
 class CheckpointWriter {
  public:
   /// Collective over `world`. All calls are to be made by one thread.
   CheckpointWriter(std::filesystem::path directory, int64_t keep,
-                   std::shared_ptr<comm::Communicator> world, bool asynchronous);
+                   std::shared_ptr<comm::Communicator> world, bool asynchronous,
+                   double patience = kDiskPatience);
   /// Waits for this rank's part of a save in flight and logs its failure; call wait() before, to
   /// hear of it. While an exception unwinds, it leaves the writing of several ranks behind: the
   /// other ranks may never come, and the job is about to be aborted.
@@ -75,7 +81,8 @@ class CheckpointWriter {
   /// once the tensors are copied (buffers are kept and used again), and they may change then.
   /// Synchronous: returns when the checkpoint is there. `whole` tensors are equal on all ranks,
   /// which share out their writing; `extra_files` (codec) are copied in.
-  /// @throws Error with the reason (e.g. a full disk); the older checkpoints are untouched then.
+  /// @throws Error (exit code 70) with the reason (e.g. a full disk); the older checkpoints are
+  /// untouched then.
   void save(const CheckpointInfo& info, const TensorMap& whole, const PartMap& parts,
             const std::vector<std::filesystem::path>& extra_files);
   /// Collective, does not wait for the disk: throws on every rank if the save in flight failed on
@@ -135,11 +142,14 @@ class Checkpoint {
 /// and skipped.
 std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::path& run);
 
-/// The newest step folder below a run folder of which everything is as it was written, or nothing:
-/// every byte of every dataset is read, shared out over the ranks, and summed. Torn or altered ones
-/// are skipped; rank 0 names file, dataset and what is wrong in one warning each. Collective over
-/// `world`, of any size; the same on all ranks.
+/// The newest step folder below a run folder (or the step folder itself) of which everything is as
+/// it was written, or nothing: every byte of every dataset is read, shared out over the ranks, and
+/// summed. Torn or altered ones are skipped; rank 0 names file, dataset and what is wrong in one
+/// warning each. Collective over `world`, of any size; the same on all ranks.
 std::optional<std::filesystem::path> latest_valid_checkpoint(const std::filesystem::path& run,
                                                              comm::Communicator& world);
+/// The same check of one step folder. @throws Error on every rank, naming file, dataset and what is
+/// wrong.
+void require_undamaged(const std::filesystem::path& step_folder, comm::Communicator& world);
 
 }  // namespace minwm::train
