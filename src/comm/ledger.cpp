@@ -49,7 +49,8 @@ Call Ledger::add(const char* op, const CallSite& site, uint64_t bytes, uint64_t 
             .sequence = calls_,
             .bytes = bytes,
             .dtype = dtype,
-            .begun = std::chrono::steady_clock::now()};
+            .begun = std::chrono::steady_clock::now(),
+            .timeout = site.timeout};
   last_[calls_++ % kKept] = call;
   return call;
 }

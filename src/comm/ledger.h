@@ -26,6 +26,7 @@ struct Call {
   uint64_t bytes = 0;
   at::ScalarType dtype = at::ScalarType::Byte;
   std::chrono::steady_clock::time_point begun;
+  double timeout = 0;        ///< of its own, see CallSite
   double seconds() const;    ///< since it began
   std::string name() const;  ///< all_reduce 'grad' seq 12
   std::string text()

@@ -27,15 +27,19 @@ constexpr std::chrono::milliseconds kAnswer{500};
 
 Progress::Progress(std::unique_ptr<RollCall> roll_call) : roll_call_(std::move(roll_call)) {
   if (roll_call_->several_ranks()) {
-    thread_ = std::jthread([this](const std::stop_token& token) {
-      try {
-        run(token);
-      } catch (...) {
-        const Failure failure = current_failure();
-        abort_job(failure.message, failure.exit_code);
-      }
-    });
+    start();
   }
+}
+
+void Progress::start() {
+  thread_ = std::jthread([this](const std::stop_token& token) {
+    try {
+      run(token);
+    } catch (...) {
+      const Failure failure = current_failure();
+      abort_job(failure.message, failure.exit_code);
+    }
+  });
 }
 
 Progress::~Progress() {
@@ -43,6 +47,10 @@ Progress::~Progress() {
 }
 
 void Progress::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopped_ = true;
+  }
   if (thread_.joinable()) {
     thread_.request_stop();
     thread_.join();
@@ -54,12 +62,15 @@ void Progress::stop() {
 }
 
 void Progress::add(std::shared_ptr<Operation> operation) {
-  if (!thread_.joinable()) {
-    return;  // a world of one: whoever waits moves it on, and nobody can keep it waiting
-  }
   bool asleep = false;
   {
     const std::lock_guard lock(mutex_);
+    if (!thread_.joinable()) {
+      if (operation->needs_polling() || stopped_) {
+        return;  // a world of one: whoever waits moves it on, and nobody can keep it waiting
+      }
+      start();  // its errors, its deadline and its buffers want someone who looks
+    }
     open_.push_back(std::move(operation));
     asleep = std::exchange(asleep_, false);
   }
@@ -126,7 +137,7 @@ void Progress::run(const std::stop_token& stop) {
 }
 
 void Progress::check_deadline(Operation& operation) {
-  if (operation.call().seconds() > timeout_) {
+  if (operation.call().seconds() > limit_of(operation.call())) {
     time_out(operation);
   }
 }
@@ -149,7 +160,7 @@ void Progress::time_out(Operation& operation) {
   abort_job_with(
       fmt::format("{} not complete after {:.1f} s (limit {} s, see --parallel.timeout), called at "
                   "{}{}; last calls: {}",
-                  call.name(), elapsed, timeout_.load(), place(call.where), absent_text,
+                  call.name(), elapsed, limit_of(call), place(call.where), absent_text,
                   recent_text),
       {{"operation", call.op},
        {"purpose", call.what},

@@ -2,6 +2,7 @@
 // One thread per World: it moves started collectives on while the program computes, ends the job
 // when one of them passes the deadline, and answers when another rank asks what this one is doing.
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -18,7 +19,8 @@ namespace minwm::comm {
 
 class Progress {
  public:
-  /// Starts the thread; without one (a world of one), callers move their own operations on.
+  /// Starts the thread; in a world of one only an operation that is watched (NCCL) starts it:
+  /// callers move the others on themselves.
   explicit Progress(std::unique_ptr<RollCall> roll_call);
   ~Progress();
   Progress(const Progress&) = delete;
@@ -41,18 +43,21 @@ class Progress {
   double timeout() const { return timeout_; }
 
  private:
+  void start();
   void run(const std::stop_token& stop);
   /// One round over the open operations; true if one of them needs polling.
   bool advance_all();
+  /// Seconds that the call may take.
+  double limit_of(const Call& call) const { return std::max(timeout_.load(), call.timeout); }
   [[noreturn]] void time_out(Operation& operation);
 
   std::atomic<double> timeout_{600};
   std::unique_ptr<RollCall> roll_call_;
   std::mutex ending_;  // one thread tells why the job ends
-  std::mutex mutex_;   // of the three below
+  std::mutex mutex_;   // of all below
   std::condition_variable_any wake_;
   std::vector<std::shared_ptr<Operation>> open_;
-  bool asleep_ = false;
+  bool asleep_ = false, stopped_ = false;
   std::jthread thread_;  // last: it uses the others
 };
 

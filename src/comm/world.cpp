@@ -81,6 +81,7 @@ World::World(int* argc, char*** argv) {
   check_mpi(MPI_Comm_split_type(handle, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host),
             "MPI_Comm_split_type");
   check_mpi(MPI_Comm_rank(host, &local_rank_), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(host, &local_size_), "MPI_Comm_size");
   check_mpi(MPI_Comm_free(&host), "MPI_Comm_free");
 }
 
@@ -103,6 +104,9 @@ int World::size() const {
 }
 int World::local_rank() const {
   return local_rank_;
+}
+int World::local_size() const {
+  return local_size_;
 }
 
 void abort_job(const std::string& message, int exit_code) {

@@ -235,6 +235,7 @@ TEST(MpiCommunicator, AMessageOfAnotherSizeThanExpectedIsAnError) {
 TEST(World, KnowsItsPlaceOnTheHost) {
   // The tests run on one machine.
   EXPECT_EQ(testing::world().local_rank(), testing::world().rank());
+  EXPECT_EQ(testing::world().local_size(), testing::world().size());
   EXPECT_NE(mpi_handle(*testing::world().communicator()), MPI_COMM_NULL);
   EXPECT_EQ(mpi_handle(*self_communicator()), MPI_COMM_SELF);
 }

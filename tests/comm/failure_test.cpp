@@ -1,43 +1,21 @@
 // One rank's failure ends the whole job quickly, with its message and the agreed exit code.
 
-#include <array>
-#include <chrono>
-#include <cstdio>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
 #include <nlohmann/json.hpp>
+
+#include "job.h"
 
 namespace minwm::comm {
 namespace {
 
 using ::testing::HasSubstr;
+using testing::JobOutcome;
+using testing::run_job;
 
-struct Outcome {
-  int code = -1;
-  double seconds = 0;
-  std::string output;
-};
-
-Outcome run_job(const std::string& launcher, const std::string& way) {
-  const auto begin = std::chrono::steady_clock::now();
-  const std::string command = launcher + FAILING_PROGRAM + " " + way + " 2>&1";
-  Outcome outcome;
-  FILE* const pipe = ::popen(command.c_str(), "r");
-  std::array<char, 4096> buffer{};
-  while (std::fgets(buffer.data(), buffer.size(), pipe) != nullptr) {
-    outcome.output += buffer.data();
-  }
-  const int status = ::pclose(pipe);
-  outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  return outcome;
-}
-
-Outcome run_ranks(const std::string& way) {
-  return run_job(LAUNCHER " -n 2 ", way);
+JobOutcome run_ranks(const std::string& way) {
+  return run_job(LAUNCHER " -n 2 " FAILING_PROGRAM " " + way);
 }
 
 /// The first line of the output that is a JSON object.
@@ -53,7 +31,7 @@ nlohmann::json json_line(const std::string& output) {
 constexpr double kSoon = 15;
 
 TEST(Failure, AnErrorOnOneRankEndsTheJobWithItsMessage) {
-  const Outcome outcome = run_ranks("throw");
+  const JobOutcome outcome = run_ranks("throw");
   EXPECT_EQ(outcome.code, 2) << outcome.output;
   const auto line = json_line(outcome.output);
   EXPECT_EQ(line.value("rank", -1), 1);
@@ -63,14 +41,14 @@ TEST(Failure, AnErrorOnOneRankEndsTheJobWithItsMessage) {
 }
 
 TEST(Failure, AnUnexpectedErrorEndsTheJobWith70) {
-  const Outcome outcome = run_ranks("torch");
+  const JobOutcome outcome = run_ranks("torch");
   EXPECT_EQ(outcome.code, 70) << outcome.output;
   EXPECT_THAT(json_line(outcome.output).value("what", ""), HasSubstr("mat1 and mat2"));
   EXPECT_LT(outcome.seconds, kSoon);
 }
 
 TEST(Failure, AKilledRankEndsTheJobAndTheLauncherNamesIt) {
-  const Outcome outcome = run_ranks("kill");
+  const JobOutcome outcome = run_ranks("kill");
   EXPECT_EQ(outcome.code, 137) << outcome.output;
   EXPECT_THAT(outcome.output, ::testing::AllOf(HasSubstr("process rank 1 with PID"),
                                                HasSubstr("on signal 9 (Killed)")));
@@ -78,7 +56,7 @@ TEST(Failure, AKilledRankEndsTheJobAndTheLauncherNamesIt) {
 }
 
 TEST(Failure, ARankThatNeverComesEndsTheJobWith75AndNamesTheCall) {
-  const Outcome outcome = run_ranks("hang");
+  const JobOutcome outcome = run_ranks("hang");
   EXPECT_EQ(outcome.code, 75) << outcome.output;
   const auto line = json_line(outcome.output);
   EXPECT_THAT(line.value("what", ""),
@@ -102,7 +80,7 @@ TEST(Failure, ARankThatNeverComesEndsTheJobWith75AndNamesTheCall) {
 }
 
 TEST(Failure, ASuspendedRankEndsTheJobWith75AndIsNamed) {
-  const Outcome outcome = run_ranks("suspend");
+  const JobOutcome outcome = run_ranks("suspend");
   EXPECT_EQ(outcome.code, 75) << outcome.output;
   const auto line = json_line(outcome.output);
   ASSERT_EQ(line.at("absent").size(), 1) << line;
@@ -112,9 +90,30 @@ TEST(Failure, ASuspendedRankEndsTheJobWith75AndIsNamed) {
 }
 
 TEST(Failure, ACollectiveThatNobodyWaitsForIsWatchedToo) {
-  const Outcome outcome = run_ranks("forget");
+  const JobOutcome outcome = run_ranks("forget");
   EXPECT_EQ(outcome.code, 75) << outcome.output;
   EXPECT_EQ(json_line(outcome.output).value("purpose", ""), "grad blocks.9");
+  EXPECT_LT(outcome.seconds, kSoon);
+}
+
+TEST(Failure, ACallWithADeadlineOfItsOwnMayTakeLonger) {
+  const JobOutcome outcome = run_ranks("slow");
+  EXPECT_EQ(outcome.code, 0) << outcome.output;
+  EXPECT_EQ(outcome.output, "");
+}
+
+TEST(Failure, ACallWithADeadlineOfItsOwnEndsTheJobToo) {
+  const JobOutcome outcome = run_ranks("too_slow");
+  EXPECT_EQ(outcome.code, 75) << outcome.output;
+  EXPECT_THAT(json_line(outcome.output).value("what", ""),
+              ::testing::AllOf(HasSubstr("all_reduce 'disk'"), HasSubstr("(limit 1.5 s")));
+  EXPECT_LT(outcome.seconds, kSoon);
+}
+
+TEST(Failure, AStuckOperationOfAWorldOfOneEndsWith75) {
+  const JobOutcome outcome = run_job(FAILING_PROGRAM " stuck");
+  EXPECT_EQ(outcome.code, 75) << outcome.output;
+  EXPECT_EQ(json_line(outcome.output).value("operation", ""), "stuck");
   EXPECT_LT(outcome.seconds, kSoon);
 }
 
@@ -123,7 +122,7 @@ TEST(Failure, AStopThatAllRanksAgreeOnKeepsItsExitCode) {
 }
 
 TEST(Failure, WithoutALauncherTheProgramIsAWorldOfOne) {
-  const Outcome outcome = run_job("", "throw");
+  const JobOutcome outcome = run_job(FAILING_PROGRAM " throw");
   EXPECT_EQ(outcome.code, 0) << outcome.output;
   EXPECT_EQ(outcome.output, "");
 }

@@ -91,6 +91,33 @@ TEST(Progress, AnErrorOfTheActionIsThrownWhereItIsWaitedFor) {
   EXPECT_EQ(runs, 1);
 }
 
+/// Moves on by itself, and is over at the third look.
+class WatchedOperation : public Operation {
+ public:
+  using Operation::Operation;
+  bool needs_polling() const override { return false; }
+
+ private:
+  bool poll() override { return ++looks_ == 3; }
+  int looks_ = 0;
+};
+
+TEST(Progress, WhatMovesOnByItselfIsWatchedToItsEndInAWorldOfOneToo) {
+  const Watched watched = comm::watched(*testing::world().communicator());
+  Call call;
+  call.op = "test";
+  call.begun = Clock::now();
+  const auto operation = std::make_shared<WatchedOperation>(call, watched.group);
+  watched.progress->add(operation);
+  // Kept until it is over, and no longer.
+  const auto end = Clock::now() + std::chrono::seconds(20);
+  while (operation.use_count() > 1 && Clock::now() < end) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_TRUE(operation->done());
+  EXPECT_EQ(operation.use_count(), 1);
+}
+
 TEST(Progress, SumsHaveTheSameBitsOnEveryRankAndEveryTime) {
   const auto world = testing::world().communicator();
   const at::Tensor mine = at::arange(30'000, at::kFloat).mul(0.1 * (world->rank() + 1)).sin();

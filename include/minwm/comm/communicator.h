@@ -30,8 +30,15 @@ struct CallSite {
   CallSite(std::string_view text, Source source = Source::current()) : what(text), where(source) {}
   // NOLINTEND(google-explicit-constructor)
   operator std::string_view() const { return what; }  // NOLINT(google-explicit-constructor)
-  std::string_view what;                              ///< must live until the call returns
+  /// The same call with a deadline of its own: what waits for a disk may take longer.
+  CallSite within(double seconds) const {
+    CallSite site = *this;
+    site.timeout = seconds;
+    return site;
+  }
+  std::string_view what;  ///< must live until the call returns
   Source where;
+  double timeout = 0;  ///< seconds it may take where that is more than the communicator's timeout
 };
 
 /// Handle of a started collective. wait() makes the result visible; the buffers must not be touched
@@ -126,11 +133,12 @@ class World {
   int rank() const;
   int size() const;
   int local_rank() const;  ///< index among the ranks of this host
+  int local_size() const;  ///< ranks of this host
 
  private:
   std::shared_ptr<Progress> progress_;
   std::shared_ptr<Communicator> world_;
-  int local_rank_ = 0;
+  int local_rank_ = 0, local_size_ = 1;
 };
 
 /// Prints one JSON line (rank, host, what) to stderr and ends the whole job with `exit_code`.
