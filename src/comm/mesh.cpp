@@ -87,8 +87,8 @@ Mesh make_mesh(std::shared_ptr<Communicator> world, const MeshOptions& given) {
 Mesh make_device_mesh(Mesh mesh, c10::Device device) {
   if (device.is_cuda()) {
     // In this order on every rank.
-    for (auto* part :
-         {&mesh.ulysses, &mesh.ring, &mesh.parameters, &mesh.gradients, &mesh.replicate}) {
+    for (auto* part : {&mesh.context, &mesh.ulysses, &mesh.ring, &mesh.parameters, &mesh.gradients,
+                       &mesh.replicate}) {
       *part = make_nccl_communicator(*part, device);
     }
   }

@@ -58,7 +58,10 @@ class Line {
   Line(const NcclSetup& setup, double timeout);
   ~Line() {
     if (comm_ != nullptr) {
-      // Local and without waiting for other ranks; nothing runs any more.
+      // The progress thread keeps an operation, and with it this, until it is complete. Without one
+      // (self_communicator) a collective may still run; it waits for no other rank, and neither
+      // does the end of the communicator.
+      static_cast<void>(cudaStreamSynchronize(handle_));
       ncclCommAbort(comm_);
     }
   }
@@ -84,11 +87,14 @@ class Line {
  private:
   ncclComm_t comm_ = nullptr;
   c10::cuda::CUDAStream stream_;
+  cudaStream_t handle_;
   double timeout_;
 };
 
 Line::Line(const NcclSetup& setup, double timeout)
-    : stream_(c10::cuda::getStreamFromPool(true, setup.device.index())), timeout_(timeout) {
+    : stream_(c10::cuda::getStreamFromPool(true, setup.device.index())),
+      handle_(stream_.stream()),
+      timeout_(timeout) {
   ncclUniqueId id;
   if (setup.mpi->rank() == 0) {
     check_nccl(ncclGetUniqueId(&id), "ncclGetUniqueId", "init");
@@ -133,10 +139,9 @@ class NcclOperation : public Operation {
   void abandon() noexcept override { line_->abandon(); }
   /// After the collective was put into the stream.
   void record() { complete_.record(line_->stream()); }
-  /// Later work of the caller's current stream sees the results.
-  void block_current_stream() {
-    complete_.block(c10::cuda::getCurrentCUDAStream(line_->stream().device_index()));
-  }
+  /// Later work of `stream` sees the results.
+  void block(const c10::cuda::CUDAStream& stream) { complete_.block(stream); }
+  c10::cuda::CUDAStream stream() const { return line_->stream(); }
 
  private:
   bool poll() override {
@@ -153,19 +158,35 @@ class NcclOperation : public Operation {
   c10::cuda::CUDAEvent complete_{cudaEventDisableTiming};
 };
 
+/// Holds the buffers until wait(), and does not tell the allocator of the collective's stream: once
+/// wait() has put the compute stream behind the collective, what is freed is safe to use again by
+/// the order of the compute stream alone, at once and however far the CPU runs ahead. Memory that
+/// the allocator knew to be used by another stream would come back only when the GPU has got there,
+/// and a CPU that runs ahead would take new memory for every block of a model.
 class NcclWork : public Work {
  public:
-  explicit NcclWork(std::shared_ptr<NcclOperation> operation) : operation_(std::move(operation)) {}
+  NcclWork(std::shared_ptr<NcclOperation> operation, std::vector<at::Tensor> buffers,
+           c10::cuda::CUDAStream caller)
+      : operation_(std::move(operation)), buffers_(std::move(buffers)), caller_(caller) {}
   ~NcclWork() override {
-    if (!waited_ && std::uncaught_exceptions() == 0) {
-      operation_->block_current_stream();
+    if (waited_) {
+      return;
+    }
+    try {
+      if (std::uncaught_exceptions() > 0) {
+        leave_behind();
+      } else {
+        order_after();
+      }
+    } catch (const std::exception& error) {
+      abort_job(error.what(), kExitFailure);
     }
   }
   NcclWork(const NcclWork&) = delete;
   NcclWork& operator=(const NcclWork&) = delete;
   void wait() override {
     operation_->rethrow();
-    operation_->block_current_stream();
+    order_after();
     waited_ = true;
   }
   bool test() override {
@@ -175,7 +196,25 @@ class NcclWork : public Work {
   }
 
  private:
+  /// Puts the current stream behind the collective, and the one that started it, whose memory the
+  /// buffers may be; then they may go.
+  void order_after() {
+    operation_->block(c10::cuda::getCurrentCUDAStream(caller_.device_index()));
+    operation_->block(caller_);
+    buffers_.clear();
+  }
+  /// While an exception passes, the collective may never end, and no stream is to wait for it: the
+  /// allocator keeps the memory until its stream has passed.
+  void leave_behind() {
+    for (const at::Tensor& buffer : buffers_) {
+      c10::cuda::CUDACachingAllocator::recordStream(buffer.storage().data_ptr(),
+                                                    operation_->stream());
+    }
+  }
+
   std::shared_ptr<NcclOperation> operation_;
+  std::vector<at::Tensor> buffers_;
+  c10::cuda::CUDAStream caller_;
   bool waited_ = false;
 };
 
@@ -282,20 +321,17 @@ class NcclCommunicator : public Communicator {
     const c10::cuda::CUDAStream stream = line_->stream();
     const c10::cuda::CUDAGuard guard(stream.device_index());
     c10::cuda::CUDAEvent ready(cudaEventDisableTiming);
-    ready.record(c10::cuda::getCurrentCUDAStream(stream.device_index()));
+    const c10::cuda::CUDAStream caller = c10::cuda::getCurrentCUDAStream(stream.device_index());
+    ready.record(caller);
     ready.block(stream);
     check_nccl(enqueue(stream.stream()), op, what.what);
     line_->settle(op, what.what);
     operation->record();
-    for (const at::Tensor& buffer : buffers) {
-      // Or the allocator hands the memory on while the collective still uses it.
-      c10::cuda::CUDACachingAllocator::recordStream(buffer.storage().data_ptr(), stream);
-    }
     group_->bytes_sent += sent;
     if (setup_.watched.progress) {
       setup_.watched.progress->add(operation);
     }
-    return std::make_unique<NcclWork>(std::move(operation));
+    return std::make_unique<NcclWork>(std::move(operation), std::move(buffers), caller);
   }
 
   NcclSetup setup_;

@@ -129,8 +129,10 @@ void FlatBuffer::finish_gather() {
 }
 
 void FlatBuffer::release() {
-  // On a GPU the memory goes back in the order of the compute stream, for which wait() made the
-  // gather's stream wait: nobody still writes it.
+  // On a GPU the memory goes back in the order of the compute stream: wait() has put that stream
+  // behind the gather, and a gather that takes the memory again starts behind what the compute
+  // stream holds then. Nobody still writes it, and a CPU that runs ahead needs no more of it than
+  // one that does not.
   nn::release_storage(full_);
   count_->gathered -= full_.numel() * static_cast<int64_t>(full_.element_size());
 }

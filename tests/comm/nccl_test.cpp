@@ -11,6 +11,7 @@
 #include "minwm/core/device.h"
 #include "minwm/core/error.h"
 #include "minwm/core/random.h"
+#include "minwm/parallel/context.h"
 #include "mpi_test.h"
 
 namespace minwm::comm {
@@ -130,7 +131,41 @@ TEST_F(Nccl, NumbersStringsSplitsAndTheOrderCheckWork) {
   alone->all_reduce(x, "x");
   EXPECT_TRUE(x.equal(part_of(rank_, 10)));
   comm_->check_order();
-  EXPECT_EQ(size_ == 1, alone->bytes_sent() == comm_->bytes_sent());
+  EXPECT_EQ(alone->bytes_sent(), 0);
+  const int64_t before = comm_->bytes_sent();
+  at::Tensor sum = part_of(rank_, 1000 * size_);
+  comm_->all_reduce(sum, "x");
+  // Each way round, every rank sends all slices but one.
+  EXPECT_EQ(comm_->bytes_sent() - before, 2 * 4 * 1000 * (size_ - 1));
+}
+
+TEST_F(Nccl, MemoryOfAWaitedCollectiveIsUsedAgainAtOnce) {
+  // The collective is still queued behind the products when its buffer is freed.
+  const at::Tensor matrix = at::ones({2048, 2048}, device_);
+  at::Tensor product = matrix;
+  comm_->all_reduce(part_of(rank_, 10), "warm");
+  for (int i = 0; i < 50; ++i) {
+    product = product.matmul(matrix) / 2048;
+  }
+  at::Tensor sum = at::ones({1 << 20}, device_);
+  const void* const memory = sum.const_data_ptr();
+  comm_->all_reduce_async(sum, "x")->wait();
+  const at::Tensor result = sum + 1;
+  sum.reset();
+  const at::Tensor next = at::zeros({1 << 20}, device_);
+  EXPECT_EQ(next.const_data_ptr(), memory);
+  EXPECT_TRUE(result.eq(size_ + 1).all().item<bool>());
+  EXPECT_TRUE(next.eq(0).all().item<bool>());
+}
+
+TEST_F(Nccl, AHandleDroppedEarlyKeepsTheBuffersUntilTheEnd) {
+  at::Tensor full = at::empty({size_, 1 << 20}, device_);
+  (void)comm_->all_gather_async(at::full({1 << 20}, rank_ + 1.0, device_), full, "x");
+  // Would take the memory of what was just gathered.
+  const at::Tensor next = at::zeros({1 << 20}, device_);
+  for (int r = 0; r < size_; ++r) {
+    EXPECT_TRUE(full[r].eq(r + 1).all().item<bool>());
+  }
 }
 
 TEST_F(Nccl, TheDeviceMeshReplacesWhatMovesTensors) {
@@ -138,9 +173,22 @@ TEST_F(Nccl, TheDeviceMeshReplacesWhatMovesTensors) {
   const Mesh on_gpu = make_device_mesh(mesh, device_);
   EXPECT_EQ(on_gpu.data, mesh.data);
   EXPECT_NE(on_gpu.parameters, mesh.parameters);
+  EXPECT_EQ(on_gpu.world, mesh.world);
   at::Tensor x = part_of(rank_, 1000);
   on_gpu.gradients->all_reduce(x, "x");
   EXPECT_TRUE(x.equal(sum_of(1000, at::kFloat)));
+}
+
+TEST_F(Nccl, AContextOnTheDeviceMeshGathersCudaTensors) {
+  const Mesh on_gpu = make_device_mesh(
+      make_mesh(testing::world().communicator(), {.replicate = 1, .context = size_, .timeout = 30}),
+      device_);
+  const parallel::Context context(on_gpu);
+  const at::Tensor whole = part_of(0, 24).view({1, 24});
+  const auto rows = context.rows(24);
+  const at::Tensor mine = whole.narrow(1, rows.begin, rows.count).contiguous();
+  EXPECT_TRUE(context.gather(mine, 1, 24).equal(whole));
+  EXPECT_EQ(on_gpu.context->all_reduce_max(rank_, "numbers stay on the CPU"), size_ - 1);
 }
 
 TEST_F(Nccl, CpuTensorsAreRefused) {

@@ -27,8 +27,9 @@ struct MeshOptions {
   void declare(Options& options);
 };
 
-/// Communicators of one rank, each for one purpose, so that what may overlap does. World, data and
-/// context-wide decisions stay on the CPU; with a CUDA mesh the others move CUDA tensors.
+/// Communicators of one rank, each for one purpose, so that what may overlap does. World and data
+/// move CPU tensors; with a CUDA mesh the others move CUDA tensors. Numbers, strings and the order
+/// check go over the CPU on all of them.
 struct Mesh {
   std::shared_ptr<Communicator> world;
   std::shared_ptr<Communicator> data;        ///< replicate x shard: which samples a rank trains on
@@ -48,8 +49,9 @@ struct Mesh {
 /// @throws Error if the product of the axes is not the world's size.
 Mesh make_mesh(std::shared_ptr<Communicator> world, const MeshOptions& options);
 
-/// The mesh for tensors on `device`: with CUDA, ulysses, ring, parameters, gradients and replicate
-/// become NCCL communicators, each with a stream of its own; with a CPU it is returned unchanged.
+/// The mesh for tensors on `device`: with CUDA, context, ulysses, ring, parameters, gradients and
+/// replicate become NCCL communicators, each with a stream of its own; with a CPU it is returned
+/// unchanged.
 /// Collective over the mesh.
 /// @throws Error as make_nccl_communicator.
 Mesh make_device_mesh(Mesh mesh, c10::Device device);
