@@ -5,6 +5,7 @@
 
 #include <torch/torch.h>
 
+#include "minwm/comm/communicator.h"
 #include "minwm/core/error.h"
 
 namespace minwm::parallel {
@@ -86,10 +87,16 @@ std::shared_ptr<void> ShardState::begin() {
 }
 
 void ShardState::leave() {
-  release(root);
-  // While an exception passes, other ranks may be elsewhere: nothing is waited for.
-  if (std::uncaught_exceptions() == 0) {
-    gather_ahead({});
+  try {
+    release(root);
+    // While an exception passes, other ranks may be elsewhere: nothing is waited for.
+    if (std::uncaught_exceptions() == 0) {
+      gather_ahead({});
+    }
+  } catch (...) {
+    // This runs where a handle goes, from where nothing can be thrown.
+    const Failure failure = current_failure();
+    comm::abort_job(fmt::format("{}: {}", name, failure.message), failure.exit_code);
   }
 }
 
