@@ -5,6 +5,8 @@
 
 #include <ATen/ATen.h>
 
+#include "minwm/train/checkpoint.h"
+
 namespace minwm::train {
 
 Failure failure_of(const std::function<void()>& body) {
@@ -22,7 +24,7 @@ Failure failure_of(const std::function<void()>& body) {
 
 void all_reduce_patiently(const at::Tensor& inout, comm::Communicator& ranks, const char* what) {
   constexpr std::chrono::microseconds kFirstNap{50}, kLongestNap{5000};
-  const auto work = ranks.all_reduce_async(inout, what);
+  const auto work = ranks.all_reduce_async(inout, comm::CallSite(what).within(kDiskPatience));
   for (auto nap = kFirstNap; !work->test(); nap = std::min(nap * 2, kLongestNap)) {
     std::this_thread::sleep_for(nap);
   }

@@ -13,8 +13,9 @@ namespace minwm::train {
 Failure failure_of(const std::function<void()>& body);
 
 /// The failure of the first rank that has one, on every rank ("rank 2: …" where there are several);
-/// an empty message if none failed. Collective; waits without a deadline, because a slow disk is no
-/// fault, and with naps, because training wants the cores.
+/// an empty message if none failed. Collective; waits for kDiskPatience if the communicator's own
+/// timeout is shorter, because a slow disk is no fault, and with naps, because training wants the
+/// cores.
 Failure agree(const Failure& mine, comm::Communicator& ranks);
 
 /// Sum of `inout` over ranks, as patiently.

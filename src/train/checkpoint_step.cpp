@@ -1,6 +1,9 @@
 #include "checkpoint_step.h"
 
+#include <algorithm>
+
 #include <ATen/ATen.h>
+#include <spdlog/spdlog.h>
 
 #include "checkpoint_agreement.h"
 #include "checkpoint_files.h"
@@ -32,13 +35,22 @@ void remove_leftovers(const fs::path& directory) {
   }
 }
 
-/// Removes all but the `keep` newest steps.
-void prune(const fs::path& directory, int64_t keep) {
+/// Removes what is newer than the step just written, left by a run that was resumed from before it
+/// (or damaged), and all but the `keep` newest of the others. The one just written stays.
+void prune(const fs::path& directory, int64_t keep, int64_t written) {
   std::error_code ignored;
-  const auto folders = step_folders(directory);
-  const auto surplus = static_cast<int64_t>(folders.size()) - std::max<int64_t>(keep, 1);
-  for (int64_t i = 0; i < surplus; ++i) {
-    fs::remove_all(folders[static_cast<size_t>(i)], ignored);
+  auto folders = step_folders(directory);
+  std::reverse(folders.begin(), folders.end());
+  int64_t kept = 0;
+  for (const auto& folder : folders) {
+    const bool newer = step_of(folder.filename().string()) > written;
+    if (newer) {
+      spdlog::warn("{}: removed: the run has gone on from before it, to step {}", folder.string(),
+                   written);
+    }
+    if (newer || ++kept > std::max<int64_t>(keep, 1)) {
+      fs::remove_all(folder, ignored);
+    }
   }
 }
 
@@ -89,9 +101,10 @@ fs::path StepWriter::run() {
   } catch (...) {
     const Failure failure = current_failure();
     abandon();
+    // Whatever it is, no option was wrong: the run has come this far.
     throw Error(fmt::format("checkpoint of step {} was not saved; older ones are untouched: {}",
                             info_.step, failure.message),
-                failure.exit_code);
+                kExitFailure);
   }
   return final_;
 }
@@ -173,7 +186,7 @@ void StepWriter::publish() const {
   if (is_first()) {
     remove_folder(final_);  // a torn one of the same step
     publish_directory(pending_, final_);
-    prune(directory_, keep_);
+    prune(directory_, keep_, info_.step);
   }
 }
 

@@ -21,6 +21,7 @@ class StepWriter {
   bool failed_alone() const { return alone_; }
   /// Bytes of all tensors together.
   int64_t bytes() const;
+  int64_t step() const { return info_.step; }
 
  private:
   bool is_first() const { return ranks_->rank() == 0; }

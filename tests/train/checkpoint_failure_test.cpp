@@ -1,14 +1,11 @@
 // What a job leaves behind whose checkpoint goes wrong, and that it ends.
 
-#include <array>
-#include <chrono>
-#include <cstdio>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
+#include "minwm/core/error.h"
 #include "minwm/train/checkpoint.h"
+#include "tests/comm/job.h"
 #include "tests/core/temporary_folder.h"
 
 namespace minwm::train {
@@ -17,42 +14,47 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using testing::JobOutcome;
+using testing::run_job;
 
-struct Outcome {
-  int code = -1;
-  double seconds = 0;
-  std::string output;
-};
-
-Outcome run_ranks(const std::string& arguments) {
-  const auto begin = std::chrono::steady_clock::now();
-  Outcome outcome;
-  FILE* const pipe =
-      ::popen((LAUNCHER " -n 3 " FAILING_SAVES " " + arguments + " 2>&1").c_str(), "r");
-  std::array<char, 4096> buffer{};
-  while (std::fgets(buffer.data(), buffer.size(), pipe) != nullptr) {
-    outcome.output += buffer.data();
-  }
-  const int status = ::pclose(pipe);
-  outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  return outcome;
+JobOutcome run_ranks(const std::string& arguments, int count = 3) {
+  return run_job(fmt::format("{} -n {} {} {}", LAUNCHER, count, FAILING_SAVES, arguments));
 }
 
 TEST(CheckpointFailure, ARankThatFailsInsideACollectiveCallEndsTheJob) {
   const testing::TemporaryFolder folder;
-  const Outcome outcome = run_ranks("limit " + (folder / "checkpoints").string());
-  EXPECT_EQ(outcome.code, 2) << outcome.output;
+  const JobOutcome outcome = run_ranks("limit " + (folder / "checkpoints").string());
+  EXPECT_EQ(outcome.code, kExitFailure) << outcome.output;
   EXPECT_THAT(outcome.output,
               AllOf(HasSubstr("checkpoint of step 2 was not saved"), HasSubstr("state.h5")));
   EXPECT_LT(outcome.seconds, 15) << outcome.output;
+}
+
+TEST(CheckpointFailure, ADiskSlowerThanTheTimeoutIsNoFault) {
+  const testing::TemporaryFolder folder;
+  const fs::path checkpoints = folder / "checkpoints";
+  const JobOutcome outcome = run_ranks("slow " + checkpoints.string());
+  EXPECT_EQ(outcome.code, kExitDone) << outcome.output;
+  EXPECT_EQ(Checkpoint(checkpoints).info().step, 2);
+  EXPECT_GE(outcome.seconds, 3);
+}
+
+TEST(CheckpointFailure, ADiskThatNeverAnswersEndsTheJobWith75) {
+  for (const int ranks : {1, 3}) {
+    const testing::TemporaryFolder folder;
+    const JobOutcome outcome = run_ranks("stuck " + (folder / "checkpoints").string(), ranks);
+    EXPECT_EQ(outcome.code, kExitTimeout) << outcome.output;
+    EXPECT_THAT(outcome.output, HasSubstr("checkpoint of step 2 was not saved; older ones are "
+                                          "untouched: writing it is not complete after 0.5 s"));
+    EXPECT_LT(outcome.seconds, 15) << outcome.output;
+  }
 }
 
 TEST(CheckpointFailure, AKilledSaveLeavesOnlyWhatTheNextOneRemoves) {
   for (const char* milliseconds : {"20", "120"}) {
     const testing::TemporaryFolder folder;
     const fs::path checkpoints = folder / "checkpoints";
-    const Outcome outcome = run_ranks("kill " + checkpoints.string() + " " + milliseconds);
+    const JobOutcome outcome = run_ranks("kill " + checkpoints.string() + " " + milliseconds);
     EXPECT_EQ(outcome.code, 137) << outcome.output;
     const auto self = comm::self_communicator();
     const auto latest = latest_valid_checkpoint(folder.path(), *self);

@@ -120,6 +120,17 @@ TEST_F(CheckpointTest, KeepsTheNewestAndRemovesWhatAKilledSaveLeft) {
   EXPECT_THAT(entries(), ElementsAre("step-1000000", "step-1000001"));
 }
 
+TEST_F(CheckpointTest, TheOneJustWrittenStaysAndNewerOnesOfARunGivenUpGo) {
+  save(100, 1);
+  fs::resize_file(save(400, 5) / "state.h5", 1000);  // damaged: the run starts again from nothing
+  save(50, 1);
+  EXPECT_THAT(entries(), ElementsAre("step-000050"));
+  save(60, 2);
+  save(70, 2);
+  EXPECT_THAT(entries(), ElementsAre("step-000060", "step-000070"));
+  EXPECT_EQ(Checkpoint(folder_.path()).info().step, 70);
+}
+
 TEST_F(CheckpointTest, OpensTheNewestOfARun) {
   save(1);
   save(2);

@@ -1,12 +1,16 @@
 // A training-like job whose checkpoint goes wrong: failing_saves MODE FOLDER [MILLISECONDS].
 //   limit: rank 0 may not write more than a few bytes of a file: it fails inside HDF5
 //   kill:  the last rank is killed MILLISECONDS after the second save has begun
+//   slow:  the first rank's disk takes three times as long as a collective may
+//   stuck: the first rank's disk never answers
 
 #include <chrono>
 #include <csignal>
+#include <fstream>
 #include <thread>
 
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include "minwm/core/error.h"
 #include "minwm/train/checkpoint.h"
@@ -17,7 +21,8 @@ using namespace minwm;
 
 constexpr int64_t kElements = 4 << 20;
 
-void save(train::CheckpointWriter& checkpoints, int64_t step, const comm::World& world) {
+void save(train::CheckpointWriter& checkpoints, int64_t step, const comm::World& world,
+          const std::vector<std::filesystem::path>& attached = {}) {
   train::CheckpointInfo info;
   info.step = step;
   train::PartMap parts;
@@ -26,7 +31,7 @@ void save(train::CheckpointWriter& checkpoints, int64_t step, const comm::World&
                    {world.size(), kElements},
                    world.rank() * kElements};
   }
-  checkpoints.save(info, {{"counters/step", at::full({1}, step, at::kLong)}}, parts, {});
+  checkpoints.save(info, {{"counters/step", at::full({1}, step, at::kLong)}}, parts, attached);
 }
 
 void limit_files() {
@@ -35,9 +40,35 @@ void limit_files() {
   ::setrlimit(RLIMIT_FSIZE, &small);
 }
 
+/// The first rank's writer reads a pipe, and stays there until somebody writes into it.
+void save_from_pipe(comm::World& world, const std::string& folder, bool stuck) {
+  const auto ranks = world.communicator();
+  const std::filesystem::path pipe = folder + ".pipe";
+  if (world.rank() == 0) {
+    require(::mkfifo(pipe.c_str(), 0600) == 0, "cannot make {}", pipe.string());
+  }
+  train::CheckpointWriter checkpoints(folder, 5, ranks, true, stuck ? 0.5 : 60);
+  ranks->barrier("pipe");
+  save(checkpoints, 2, world, {pipe});
+  if (stuck) {
+    checkpoints.wait();
+  }
+  ranks->set_timeout(1);
+  std::this_thread::sleep_for(std::chrono::seconds(3));
+  if (world.rank() == 0) {
+    std::ofstream(pipe) << "codec";
+  }
+  ranks->set_timeout(60);  // the end of the job may take its time
+  checkpoints.wait();
+}
+
 int run(comm::World& world, int argc, char** argv) {
   require(argc >= 3, "expected: failing_saves MODE FOLDER [MILLISECONDS]");
   const std::string mode = argv[1];
+  if (mode == "slow" || mode == "stuck") {
+    save_from_pipe(world, argv[2], mode == "stuck");
+    return 0;
+  }
   const auto ranks = world.communicator();
   train::CheckpointWriter checkpoints(argv[2], 5, ranks, true);
   const bool last = world.rank() == world.size() - 1;
