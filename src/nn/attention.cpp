@@ -12,10 +12,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Up to this many keys two batched products and a softmax beat the fused CPU kernel, whose backward
-// is slow.
-constexpr int64_t kPlainKeys = 1024;
-
 /// Attention over q [G, N, D], k and v [G, M, D]; the weights are kept for backward, softmax runs
 /// in place.
 struct PlainAttention : torch::autograd::Function<PlainAttention> {

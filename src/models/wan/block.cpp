@@ -16,6 +16,12 @@ at::Tensor transposed(const at::Tensor& matrices) {
   return matrices.defined() ? matrices.transpose(2, 3) : matrices;
 }
 
+/// The cameras of frames from `first` on. The table of rotations goes another way: under context
+/// parallelism its rows are not those that this rank has of a frame.
+Geometry cameras_from(const Geometry& geometry, int64_t first) {
+  return geometry.camera() ? Geometry{{}, geometry.p.slice(1, first), {}} : Geometry{};
+}
+
 at::Tensor norm_if(const nn::RmsNorm& norm, const at::Tensor& x) {
   return norm.is_empty() ? x : norm->forward(x);
 }
@@ -189,7 +195,7 @@ at::Tensor WanBlockImpl::forward(const at::Tensor& x, const at::Tensor& e0,
   // The residual stream stays float32 whatever the compute dtype.
   const at::Tensor heads = attend(p);
   y = nn::gated_add(
-      y, self_attn_->output(heads, geometry.from(first, x.size(2)), compute).view(y.sizes()), m[2]);
+      y, self_attn_->output(heads, cameras_from(geometry, first), compute).view(y.sizes()), m[2]);
   y = y + cross_attention_output(y, context, compute);
   return nn::gated_add(y, feed_forward_output(y, m, compute), m[5]);
 }
