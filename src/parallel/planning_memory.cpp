@@ -11,8 +11,10 @@ namespace {
 constexpr int64_t kFloat = 4;
 // Slices are cut from flat units that are rounded up to so many elements per rank.
 constexpr int64_t kSliceAlignment = 16;
-// Up to this many keys the CPU keeps attention weights for backward (nn/attention.cpp).
-constexpr int64_t kCpuPlainKeys = 1024;
+// cpu::kSoftmaxWidth of nn: up to this many keys the CPU keeps attention weights for backward.
+constexpr int64_t kCpuKeys = 1024;
+// comm's kPieceBytes and kArrivedBytes: what a sum over MPI holds of other ranks' slices at most.
+constexpr int64_t kPieceBytes = int64_t{8} << 20, kArrivedBytes = int64_t{64} << 20;
 
 int64_t slice(int64_t elements, int64_t ranks) {
   const int64_t aligned = kSliceAlignment * ranks;
@@ -40,44 +42,57 @@ int64_t gathered_bytes(const UnitShape& unit, int64_t compute) {
   return unit.matrices * compute + unit.vectors * kFloat;
 }
 
-/// Bytes that a block keeps for its backward, per image token: inputs of products, norms and gates,
-/// in float32 (residual stream) or the compute type.
-int64_t kept_per_token(const StepShape& step) {
-  const auto& m = step.model;
-  const int64_t b = step.device.compute_bytes;
-  // q, k before their norms, the transformed q, k, v, attention's output and its merged rows, the
-  // normed inputs of both sublayers, and the gated outputs.
-  int64_t compute = m.width * (2 + 5 * m.paths() + 2 + 2) + 2 * m.ffn_width;
-  int64_t residual = 2 * m.width;
-  if (!m.joint_text) {
-    compute += 4 * m.width;  // cross-attention: input, q before and after its norm, output
-    residual += m.width;
-  }
-  return compute * b + residual * m.residual_bytes;
+/// Whether attention over so many keys goes through products and a softmax whose weights are kept.
+bool keeps_weights(const StepShape& step, int64_t keys) {
+  return step.device.cpu && keys <= kCpuKeys;
 }
 
-/// The same of a text row: a stream of its own, or keys and values.
+/// Bytes per image token.
+struct TokenBytes {
+  int64_t kept = 0;  ///< by a block, from its forward to its backward
+  /// Beside what is still kept, where the feed-forward's gradients are made and where those of
+  /// self-attention are, when everything after it is gone.
+  int64_t feed_forward = 0, attention = 0;
+};
+
+TokenBytes token_bytes(const StepShape& step) {
+  const auto& m = step.model;
+  const int64_t w = m.width, paths = m.paths(), c = step.device.compute_bytes;
+  const int64_t keys = step.frames * step.frame_tokens + (m.joint_text ? m.text_rows : 0);
+  const bool plain = keeps_weights(step, keys);
+  const int64_t weights = plain ? paths * m.heads * keys * c : 0;
+  // The normed input, q and k before their norms, transformed q, k, v, attention's output where a
+  // library's kernel keeps it.
+  int64_t before = w * (1 + 2 + 3 * paths + (plain ? 0 : paths)) * c + weights;
+  // The merged rows, the output that is gated; the second sublayer's normed input, hidden values
+  // before and after the activation, output.
+  int64_t after = (w * (paths + 1 + 1 + 1) + 2 * m.ffn_width) * c + w * m.residual_bytes;
+  if (!m.joint_text) {
+    // Cross-attention: its input, q before and after the norm, the merged rows; the residual
+    // stream.
+    const bool plain_text = keeps_weights(step, m.text_rows);
+    after += 4 * w * c + (plain_text ? m.heads * m.text_rows : w) * c + w * m.residual_bytes;
+  }
+  before += w * m.residual_bytes;  // the block's input
+  const int64_t stream = w * m.residual_bytes;
+  // A block that is run again has its output, too, and the gradient that came in stays.
+  const int64_t held = step.recompute ? stream : 0;
+  TokenBytes bytes;
+  bytes.kept = before + after;
+  bytes.feed_forward = stream + held + m.ffn_width * c;
+  bytes.attention = stream + 2 * held + 4 * paths * w * c + weights - after;
+  return bytes;
+}
+
+/// Bytes that a block keeps of a text row: a stream of its own, or keys and values.
 int64_t kept_per_text_row(const StepShape& step) {
   const auto& m = step.model;
-  const int64_t b = step.device.compute_bytes;
+  const int64_t c = step.device.compute_bytes;
   if (m.joint_text) {
-    return (m.width * 11 + 2 * m.ffn_width) * b + 2 * m.width * m.residual_bytes;
+    return (m.width * 11 + 2 * m.ffn_width) * c + 2 * m.width * m.residual_bytes;
   }
-  return 4 * m.width * b;
-}
-
-/// Attention weights that the CPU keeps, per image token.
-int64_t kept_weights_per_token(const StepShape& step) {
-  const auto& m = step.model;
-  if (!step.device.cpu) {
-    return 0;
-  }
-  const int64_t keys = step.frames * step.frame_tokens + (m.joint_text ? m.text_rows : 0);
-  int64_t weights = keys <= kCpuPlainKeys ? m.paths() * m.heads * keys : 0;
-  if (!m.joint_text && m.text_rows <= kCpuPlainKeys) {
-    weights += m.heads * m.text_rows;
-  }
-  return weights * step.device.compute_bytes;
+  // k before and after its norm, v; the input twice where it has to be cast.
+  return m.width * (3 + (c == kFloat ? 0 : 2)) * c;
 }
 
 /// What flows from block to block and is kept for each when blocks are recomputed.
@@ -88,33 +103,28 @@ int64_t block_inputs(const StepShape& step, int64_t tokens) {
 }
 
 int64_t block_inner(const StepShape& step, int64_t tokens) {
-  return tokens * (kept_per_token(step) + kept_weights_per_token(step)) +
-         step.model.text_rows * kept_per_text_row(step);
-}
-
-/// Gradients that are alive at the widest point of a block's backward: of the residual stream, of
-/// the feed-forward's hidden values, of q, k, v.
-int64_t block_backward(const StepShape& step, int64_t tokens) {
-  const auto& m = step.model;
-  const int64_t wide = std::max(2 * m.ffn_width, 3 * m.paths() * m.width);
-  return tokens * (2 * m.width * m.residual_bytes + wide * step.device.compute_bytes);
+  return tokens * token_bytes(step).kept + step.model.text_rows * kept_per_text_row(step);
 }
 
 void add_slices(const StepShape& step, const MeshShape& mesh, MemoryPlan& plan) {
   const Slices own = slices_of(step.model, mesh.copy());
   const int64_t compute = step.device.compute_bytes;
+  // A rank that holds a whole copy uses it as it is, in float32.
+  const bool shared = mesh.copy() > 1;
+  const int64_t cast = shared && compute != kFloat ? own.matrices * compute : 0;
   for (const auto& network : networks_of(step)) {
     if (!network.trained) {
-      plan.frozen += own.matrices * compute + (own.vectors + own.root.parameters()) * kFloat;
+      plan.frozen += own.matrices * (shared ? compute : kFloat) +
+                     (own.vectors + own.root.parameters()) * kFloat;
       continue;
     }
     const int64_t per_matrix = (step.muon ? 1 : 2) * kFloat;
     plan.parameters += own.all() * kFloat;
-    plan.casts += mesh.copy() > 1 && compute != kFloat ? own.matrices * compute : 0;
+    plan.casts += cast + (network.average == Average::kRuns ? cast : 0);
     plan.gradients += own.all() * kFloat;
     plan.moments += (own.matrices + own.root.matrices) * per_matrix +
                     (own.vectors + own.root.vectors) * 2 * kFloat;
-    plan.averages += network.averaged ? own.all() * kFloat : 0;
+    plan.averages += network.average == Average::kNone ? 0 : own.all() * kFloat;
   }
   if (step.offload_teacher) {
     plan.host += std::exchange(plan.frozen, 0);
@@ -125,20 +135,77 @@ void add_slices(const StepShape& step, const MeshShape& mesh, MemoryPlan& plan) 
   }
 }
 
-/// Weights and gradients of a rank that holds a whole copy: it uses the weights as they are, only
-/// casts come and go.
-void add_whole(const StepShape& step, MemoryPlan& plan) {
+/// Other ranks' slices while a sum of slices is made. Libraries of GPUs have buffers of their own.
+int64_t arrived(const StepShape& step, int64_t slice_bytes, int64_t ranks) {
+  if (!step.device.cpu || ranks == 1) {
+    return 0;
+  }
+  return (ranks - 1) * std::min({slice_bytes, kPieceBytes, kArrivedBytes / (ranks - 1)});
+}
+
+/// A block's backward at one of its moments: the plan takes the one that needs most.
+struct Moment {
+  int64_t work = 0;  ///< activations of the block that runs and their gradients
+  int64_t block_gradients = 0, flat_gradients = 0, exchange = 0;
+  int64_t gone = 0;  ///< activations of blocks that are through
+  int64_t bytes() const { return work + block_gradients + flat_gradients + exchange - gone; }
+};
+
+/// What a block's backward takes beside what is kept of all blocks: where its feed-forward's
+/// gradients are made, where its attention's are.
+std::vector<Moment> backward_moments(const StepShape& step, int64_t tokens, int64_t gradient) {
+  const TokenBytes each = token_bytes(step);
+  // A block that runs again is kept but for its input, which is kept already.
+  const int64_t inner =
+      step.recompute ? step.micro_batch * (block_inner(step, tokens) - block_inputs(step, tokens))
+                     : 0;
+  const int64_t rows = step.micro_batch * tokens;
+  return {{inner + rows * each.feed_forward, gradient, 0, 0, 0},
+          {inner + rows * each.attention, gradient, 0, 0, 0}};
+}
+
+void take_widest(const std::vector<Moment>& moments, MemoryPlan& plan) {
+  const Moment& widest =
+      *std::max_element(moments.begin(), moments.end(),
+                        [](const Moment& a, const Moment& b) { return a.bytes() < b.bytes(); });
+  plan.block_work = widest.work;
+  plan.block_gradients = widest.block_gradients;
+  plan.flat_gradients += widest.flat_gradients;
+  plan.exchange += widest.exchange;
+  plan.activations -= widest.gone;
+}
+
+/// Weights and gradients of a rank that holds a whole copy: only casts of matrices come and go, or
+/// stay with the activations.
+void add_whole(const StepShape& step, const MeshShape& mesh, int64_t tokens, MemoryPlan& plan) {
   const auto& m = step.model;
   const int64_t compute = step.device.compute_bytes;
   const bool casts = compute != kFloat;
-  plan.gathered = casts ? m.block.matrices * compute : 0;
-  // Recomputation hands a block's gradients over together, autograd alone one after the other.
-  plan.block_gradients = step.recompute ? m.block.parameters() * kFloat
-                                        : m.largest_matrix * (kFloat + (casts ? compute : 0));
+  plan.gathered = casts ? (step.recompute ? 1 : m.blocks) * m.block.matrices * compute : 0;
+  auto moments =
+      backward_moments(step, tokens, m.largest_matrix * (kFloat + (casts ? compute : 0)));
+  if (step.recompute) {
+    // A block's gradients are handed over together: in the end all are there.
+    const int64_t all = m.block.parameters() * kFloat;
+    moments[1].block_gradients = all - 3 * m.width * m.width * kFloat;
+    moments.push_back({2 * step.micro_batch * block_inputs(step, tokens), all, 0, 0, 0});
+  }
+  take_widest(moments, plan);
+  plan.exchange = arrived(step, m.parameters() * kFloat / mesh.replicate, mesh.replicate);
+}
+
+/// Whether a step sums a unit's gradients more than once: all but the first sum need a place.
+bool sums_again(const StepShape& step, const MeshShape& mesh) {
+  const auto networks = networks_of(step);
+  return step.reduce_each &&
+         (accumulation_of(step, mesh) > 1 ||
+          std::any_of(
+              networks.front().passes.begin(), networks.front().passes.end(),
+              [&](const Pass& pass) { return pass.backward && step.recompute && pass.calls > 1; }));
 }
 
 /// Weights and gradients that are whole for a moment.
-void add_gathered(const StepShape& step, const MeshShape& mesh, MemoryPlan& plan) {
+void add_gathered(const StepShape& step, const MeshShape& mesh, int64_t tokens, MemoryPlan& plan) {
   const auto& m = step.model;
   const int64_t compute = step.device.compute_bytes;
   const int64_t block = m.block.parameters() * kFloat, root = m.root.parameters() * kFloat;
@@ -146,17 +213,39 @@ void add_gathered(const StepShape& step, const MeshShape& mesh, MemoryPlan& plan
   // Networks without gradients run while the one that has them waits for its backward.
   plan.root = root * (networks_of(step).size() > 1 ? 2 : 1);
   plan.gathered = (1 + step.prefetch) * gathered_bytes(m.block, compute);
-  // With recomputation a block's reduction is over before the next gradient is made.
-  plan.flat_gradients = root + (step.reduce_each ? block * (step.recompute ? 1 : 2) : 0);
+  plan.flat_gradients = root;
   plan.unreduced = step.reduce_each ? 0 : m.blocks * block;
-  plan.block_gradients = m.largest_matrix * compute;
-  plan.exchange = own.parameters() * kFloat;
   if (step.offload_optimizer || step.offload_teacher) {
     plan.exchange += (1 + step.prefetch) * gathered_bytes(own, compute);
   }
   if (step.offload_optimizer && mesh.replicate > 1) {
     plan.exchange += slices_of(m, mesh.copy()).all() * kFloat;
   }
+  const int64_t flat = step.reduce_each ? block : 0;
+  const int64_t sum =
+      arrived(step, own.matrices * kFloat, mesh.copy()) +
+      (sums_again(step, mesh) || step.offload_optimizer ? own.parameters() * kFloat : 0);
+  auto moments = backward_moments(step, tokens, m.largest_matrix * compute);
+  for (auto& moment : moments) {
+    moment.flat_gradients = flat;
+  }
+  const int64_t clips = step.micro_batch;
+  if (step.recompute) {
+    // While a block runs again the gradients of the one after it, which is through with its input,
+    // are summed.
+    const int64_t inner =
+        block_inner(step, tokens) - (m.blocks > 1 ? block_inputs(step, tokens) : 0);
+    moments.push_back({clips * inner, 0, flat, sum, 0});
+  } else if (m.blocks > 1) {
+    for (size_t i = 0; i < 2; ++i) {
+      Moment next = moments[i];
+      next.flat_gradients *= 2;
+      next.exchange = sum;
+      next.gone = clips * block_inner(step, tokens);
+      moments.push_back(next);
+    }
+  }
+  take_widest(moments, plan);
 }
 
 /// Rollouts hold the raw keys and values of their window, and those of the text.
@@ -178,20 +267,19 @@ int64_t MemoryPlan::total() const {
 MemoryPlan plan_memory(const StepShape& step, const MeshShape& mesh) {
   step.check();
   (void)accumulation_of(step, mesh);
+  require(mesh.copy() > 1 || !step.offloads(), "{}", kOffloadNeedsShards);
   MemoryPlan plan;
   add_slices(step, mesh, plan);
-  if (mesh.copy() == 1 && !step.offload_optimizer && !step.offload_teacher) {
-    add_whole(step, plan);
-  } else {
-    add_gathered(step, mesh, plan);
-  }
   const int64_t tokens = rank_tokens(step, mesh, step.graph_frames());
   const int64_t clips = step.micro_batch;
   plan.activations_recomputed = clips * step.model.blocks * block_inputs(step, tokens);
   plan.activations_kept = clips * step.model.blocks * block_inner(step, tokens);
   plan.activations = step.recompute ? plan.activations_recomputed : plan.activations_kept;
-  plan.block_work =
-      clips * (block_backward(step, tokens) + (step.recompute ? block_inner(step, tokens) : 0));
+  if (mesh.copy() == 1) {
+    add_whole(step, mesh, tokens, plan);
+  } else {
+    add_gathered(step, mesh, tokens, plan);
+  }
   plan.kv_cache = step.stage == "dmd" ? cache_bytes(step, mesh) : 0;
   return plan;
 }

@@ -17,20 +17,34 @@ bool agrees(int64_t wish, int64_t value) {
   return wish <= 0 || wish == value;
 }
 
-/// Whether the batch can be shared out over the mesh, and every rank has heads and rows.
-bool possible(const StepShape& step, const MeshShape& mesh) {
-  return step.global_batch % (mesh.data() * step.micro_batch) == 0 &&
-         mesh.context % mesh.ulysses == 0 && mesh.ulysses <= step.model.heads &&
-         mesh.context <= step.frame_tokens;
+/// Why a rank would be without heads, rows or slices; empty if it would not.
+std::string obstacle(const StepShape& step, const MeshShape& mesh) {
+  if (mesh.context % mesh.ulysses != 0) {
+    return fmt::format("parallel.ulysses {} does not divide parallel.context {}", mesh.ulysses,
+                       mesh.context);
+  }
+  if (mesh.ulysses > step.model.heads) {
+    return fmt::format("parallel.ulysses {} is more than the {} heads of {}", mesh.ulysses,
+                       step.model.heads, step.model.name);
+  }
+  if (mesh.context > step.frame_tokens) {
+    return fmt::format("parallel.context {} is more than the {} tokens of a latent frame",
+                       mesh.context, step.frame_tokens);
+  }
+  return step.offloads() && mesh.copy() == 1 ? kOffloadNeedsShards : "";
+}
+
+bool shares_batch(const StepShape& step, const MeshShape& mesh) {
+  return step.global_batch % (mesh.data() * step.micro_batch) == 0;
 }
 
 double needed(const StepShape& step, const MeshShape& mesh) {
   return static_cast<double>(plan_memory(step, mesh).total());
 }
 
-/// Calls `visit` with every possible mesh, the best first, until it returns true.
-void for_each_mesh(const StepShape& step, int64_t ranks, const MeshWish& wish,
-                   const std::function<bool(const MeshShape&)>& visit) {
+/// Calls `visit` with every mesh of these axes, the best first, until it returns true.
+void for_each_wished(const StepShape& step, int64_t ranks, const MeshWish& wish,
+                     const std::function<bool(const MeshShape&)>& visit) {
   for (int64_t context = 1; context <= ranks; ++context) {
     if (ranks % context != 0 || !agrees(wish.context, context)) {
       continue;
@@ -39,11 +53,19 @@ void for_each_mesh(const StepShape& step, int64_t ranks, const MeshWish& wish,
       const MeshShape mesh{ranks / context / shard, shard, context,
                            wish.ulysses > 0 ? wish.ulysses : ulysses_of(step, context)};
       if (mesh.ranks() == ranks && agrees(wish.shard, shard) &&
-          agrees(wish.replicate, mesh.replicate) && possible(step, mesh) && visit(mesh)) {
+          agrees(wish.replicate, mesh.replicate) && visit(mesh)) {
         return;
       }
     }
   }
+}
+
+/// The same with those that can be.
+void for_each_mesh(const StepShape& step, int64_t ranks, const MeshWish& wish,
+                   const std::function<bool(const MeshShape&)>& visit) {
+  for_each_wished(step, ranks, wish, [&](const MeshShape& mesh) {
+    return shares_batch(step, mesh) && obstacle(step, mesh).empty() && visit(mesh);
+  });
 }
 
 std::string title(const StepShape& step, int64_t ranks) {
@@ -68,6 +90,16 @@ std::string advice(const StepShape& step, int64_t ranks) {
                 : "no mesh of these ranks fits; " + advice(step, ranks));
 }
 
+/// What stands in the way of every mesh of these axes, whatever the batch; empty if nothing does.
+std::string common_obstacle(const StepShape& step, int64_t ranks, const MeshWish& wish) {
+  std::string found;
+  for_each_wished(step, ranks, wish, [&](const MeshShape& mesh) {
+    found = obstacle(step, mesh);
+    return found.empty();
+  });
+  return found;
+}
+
 /// The possible mesh that needs least memory.
 MeshShape least(const StepShape& step, int64_t ranks, const MeshWish& wish) {
   std::optional<MeshShape> best;
@@ -77,6 +109,10 @@ MeshShape least(const StepShape& step, int64_t ranks, const MeshWish& wish) {
     }
     return false;
   });
+  if (!best) {
+    const std::string why = common_obstacle(step, ranks, wish);
+    require(why.empty(), "{}: {}", title(step, ranks), why);
+  }
   require(
       best.has_value(),
       "{}: no mesh with parallel.replicate {}, parallel.shard {}, parallel.context {} (0 = any) "

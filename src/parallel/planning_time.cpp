@@ -82,9 +82,12 @@ Traffic weight_traffic(const StepShape& step, const Pass& pass) {
                         (static_cast<double>(m.block.matrices * step.device.compute_bytes) +
                          static_cast<double>(m.block.vectors) * kFloat);
   const auto calls = static_cast<double>(pass.calls);
-  const double blocks_reduced = static_cast<double>(m.blocks * m.block.parameters()) * kFloat *
-                                (step.reduce_each ? calls : 1);
-  return {calls * (root + blocks * (pass.backward ? 2 : 1)), blocks_reduced + root};
+  // Kept activations: autograd adds all calls' gradients up before it hands them over.
+  const bool each_call = step.reduce_each && step.recompute;
+  const double blocks_reduced =
+      static_cast<double>(m.blocks * m.block.parameters()) * kFloat * (each_call ? calls : 1);
+  return {pass.root_gathers * root + calls * blocks * (pass.backward ? 2 : 1),
+          blocks_reduced + root};
 }
 
 /// Rate of a collective over ranks that are `stride` apart and span `span` ranks: what a rank gets

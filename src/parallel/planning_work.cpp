@@ -13,7 +13,7 @@ int64_t chunks_of(const StepShape& step) {
 
 Pass bidirectional(const StepShape& step, double count, bool backward) {
   const auto frames = static_cast<double>(step.frames);
-  return {count, 1, backward, frames, frames, frames * frames, true};
+  return {count, 1, backward, frames, frames, frames * frames, 1, true};
 }
 
 /// Clean chunk i sees clean chunks up to itself, noisy chunk i the clean ones before it and itself;
@@ -21,12 +21,13 @@ Pass bidirectional(const StepShape& step, double count, bool backward) {
 Pass teacher_forcing(const StepShape& step, double count, bool backward) {
   const auto frames = static_cast<double>(step.graph_frames());
   const auto clip = static_cast<double>(step.frames);
-  return {count, 1, backward, frames, frames, clip * clip, false};
+  return {count, 1, backward, frames, frames, clip * clip, 1, false};
 }
 
 /// One streaming call on every chunk of a clip.
 Pass rollout(const StepShape& step, double count, bool backward) {
-  Pass pass{count, chunks_of(step), backward, 0, 0, 0, false};
+  const auto calls = static_cast<double>(chunks_of(step));
+  Pass pass{count, chunks_of(step), backward, 0, 0, 0, backward ? 1 : calls, false};
   for (int64_t i = 0; i < pass.calls; ++i) {
     const int64_t seen = std::min((i + 1) * step.chunk_frames, step.window_frames);
     pass.query_frames += static_cast<double>(step.chunk_frames);
@@ -36,19 +37,25 @@ Pass rollout(const StepShape& step, double count, bool backward) {
   return pass;
 }
 
+Average average_of(const StepShape& step) {
+  return step.averaged ? Average::kKept : Average::kNone;
+}
+
 /// Generator and critic are updated in turn; per iteration, one rollout without gradients and one
 /// critic update, and every so often a rollout with gradients that two scores judge.
 std::vector<NetworkUse> dmd_networks(const StepShape& step) {
   // Exit steps are uniform; every chunk is committed by one more call.
   const double calls = (static_cast<double>(step.rollout_steps) + 1) / 2 + 1;
   const double share = 1 / static_cast<double>(step.generator_every);
-  NetworkUse generator{true, true, share, {}};
-  generator.passes = {rollout(step, calls + share * (calls - 1), false),
-                      rollout(step, share, true)};
-  NetworkUse critic{true, false, 1, {}};
+  NetworkUse generator{true, average_of(step), share, {}};
+  // Between recorded calls the root is there; only those of the first chunk come before them.
+  Pass between = rollout(step, share * (calls - 1), false);
+  between.root_gathers = (calls - 2) / (calls - 1);
+  generator.passes = {rollout(step, calls, false), between, rollout(step, share, true)};
+  NetworkUse critic{true, Average::kNone, 1, {}};
   critic.passes = {bidirectional(step, 1, true), bidirectional(step, share, false)};
   // With and without the condition.
-  NetworkUse real{false, false, 0, {bidirectional(step, 2 * share, false)}};
+  NetworkUse real{false, Average::kNone, 0, {bidirectional(step, 2 * share, false)}};
   return {generator, critic, real};
 }
 
@@ -56,15 +63,18 @@ std::vector<NetworkUse> dmd_networks(const StepShape& step) {
 
 std::vector<NetworkUse> networks_of(const StepShape& step) {
   if (step.stage == "bidirectional") {
-    return {{true, false, 1, {bidirectional(step, 1, true)}}};
+    return {{true, average_of(step), 1, {bidirectional(step, 1, true)}}};
   }
   if (step.stage == "teacher-forcing" || step.stage == "ode") {
-    return {{true, false, 1, {teacher_forcing(step, 1, true)}}};
+    return {{true, average_of(step), 1, {teacher_forcing(step, 1, true)}}};
   }
   if (step.stage == "consistency") {
     // The average is evaluated once per micro-batch, the teacher with and without the condition.
-    return {{true, true, 1, {teacher_forcing(step, 1, true), teacher_forcing(step, 1, false)}},
-            {false, false, 0, {teacher_forcing(step, 2, false)}}};
+    return {{true,
+             Average::kRuns,
+             1,
+             {teacher_forcing(step, 1, true), teacher_forcing(step, 1, false)}},
+            {false, Average::kNone, 0, {teacher_forcing(step, 2, false)}}};
   }
   if (step.stage == "dmd") {
     return dmd_networks(step);
@@ -90,6 +100,7 @@ void StepShape::check() const {
       "rollouts of {} steps, an update every {}, a window of {} frames: expected 1 or more, and "
       "a window that holds a chunk of {}",
       rollout_steps, generator_every, window_frames, chunk_frames);
+  require(prefetch >= 0, "parallel.prefetch {}: expected 0 or more", prefetch);
   (void)networks_of(*this);
 }
 

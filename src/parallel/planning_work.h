@@ -10,21 +10,29 @@ namespace minwm::parallel {
 /// Calls of one network that are alike, per micro-batch, averaged over iterations.
 struct Pass {
   double count = 1;   ///< passes per iteration
-  int64_t calls = 1;  ///< model calls that a pass consists of: each gathers every unit
+  int64_t calls = 1;  ///< model calls that a pass consists of: each gathers every block
   bool backward = false;
-  double query_frames = 0;       ///< over all calls
-  double key_frames = 0;         ///< over all calls
-  double pairs = 0;              ///< query frames times the frames they see, over all calls
+  double query_frames = 0;  ///< over all calls
+  double key_frames = 0;    ///< over all calls
+  double pairs = 0;         ///< query frames times the frames they see, over all calls
+  /// Times that the root is gathered: what is recorded keeps it until its backward is over.
+  double root_gathers = 1;
   bool text_sees_image = false;  ///< joint text: text queries see all tokens (else text alone)
 };
+
+/// A float32 average of a trained network: none, kept aside, or a network that the stage runs.
+enum class Average { kNone, kKept, kRuns };
 
 /// How a network takes part in a stage.
 struct NetworkUse {
   bool trained = false;
-  bool averaged = false;  ///< a float32 average exists beside it
-  double updates = 0;     ///< optimizer steps per iteration
+  Average average = Average::kNone;
+  double updates = 0;  ///< optimizer steps per iteration
   std::vector<Pass> passes;
 };
+
+constexpr const char* kOffloadNeedsShards =
+    "parallel.offload needs parallel.shard x parallel.context > 1";
 
 /// The networks of a stage, each once. @throws Error on an unknown stage.
 std::vector<NetworkUse> networks_of(const StepShape& step);

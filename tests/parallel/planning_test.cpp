@@ -25,6 +25,7 @@ StepShape hy(const std::string& stage, bool camera = false) {
   step.model = apps::hy_8b_shape(camera, false);
   step.device = device_kind("h200");
   step.stage = stage;
+  step.averaged = stage == "dmd";  // as the recipes have it
   return step;
 }
 
@@ -44,6 +45,41 @@ TEST(Plan, OneRankHoldsSixteenBytesPerParameterAndGathersNothing) {
   EXPECT_EQ(plan_wire(step, mesh_of(1, 1, 1)).total(), 0);
   step.device = device_kind("cpu");  // float32: weights are used as they are
   EXPECT_EQ(plan_memory(step, mesh_of(1, 1, 1)).gathered, 0);
+}
+
+TEST(Plan, AWholeCopyIsFloat32AndFrozenNetworksAsWell) {
+  StepShape step = hy("dmd");
+  const auto memory = plan_memory(step, mesh_of(8, 1, 1));
+  EXPECT_EQ(memory.frozen, 4 * step.model.parameters());
+  EXPECT_EQ(memory.averages, 4 * step.model.parameters());
+  EXPECT_EQ(memory.casts, 0);
+  const auto wire = plan_wire(step, mesh_of(8, 1, 1));
+  EXPECT_EQ(wire.gathers + wire.reductions, 0);
+  // Kept activations keep the matrices that were cast for them.
+  step = hy("bidirectional");
+  step.recompute = false;
+  EXPECT_EQ(plan_memory(step, mesh_of(1, 1, 1)).gathered,
+            2 * step.model.blocks * step.model.block.matrices);
+}
+
+TEST(Plan, AnAverageIsFourBytesPerParameterAndInConsistencyANetwork) {
+  StepShape step = hy("teacher-forcing");
+  const auto mesh = mesh_of(1, 8, 1);
+  const auto without = plan_memory(step, mesh);
+  step.averaged = true;
+  const auto with = plan_memory(step, mesh);
+  EXPECT_EQ(without.averages, 0);
+  EXPECT_EQ(with.averages, with.parameters);
+  EXPECT_EQ(with.casts, without.casts);
+  step.stage = "dmd";
+  const auto dmd = plan_memory(step, mesh);
+  EXPECT_EQ(dmd.averages, with.averages);  // of the generator alone
+  EXPECT_EQ(dmd.casts, 2 * with.casts);
+  step.stage = "consistency";
+  step.averaged = false;
+  const auto consistency = plan_memory(step, mesh);
+  EXPECT_EQ(consistency.averages, with.averages);
+  EXPECT_EQ(consistency.casts, 2 * with.casts);  // it runs, so it is gathered
 }
 
 TEST(Plan, TheTotalIsTheSumOfItsItems) {
@@ -97,7 +133,7 @@ TEST(Plan, OneReductionPerStepKeepsAWholeGradient) {
   const auto once = plan_memory(step, mesh_of(1, 8, 1));
   EXPECT_EQ(once.unreduced + once.flat_gradients, 4 * step.model.parameters());
   EXPECT_EQ(once.total() - once.unreduced - once.flat_gradients,
-            each.total() - each.flat_gradients);
+            each.total() - each.flat_gradients - each.exchange);
 }
 
 TEST(Plan, ActivationsAreTheBlocksInputs) {
@@ -131,6 +167,18 @@ TEST(Plan, OffloadMovesSlicesToTheHostAndKeepsTheirSum) {
   const auto both = plan_memory(step, mesh);
   EXPECT_EQ(both.steady(), 0);
   EXPECT_EQ(both.host, before.steady());
+}
+
+TEST(Plan, OffloadNeedsSharedWeights) {
+  StepShape step = hy("dmd");
+  step.offload_teacher = true;
+  const std::string why = "parallel.offload needs parallel.shard x parallel.context > 1";
+  EXPECT_EQ(error_of([&] { plan_memory(step, mesh_of(8, 1, 1)); }), why);
+  EXPECT_EQ(error_of([&] { choose_mesh(step, 8, {.replicate = 8}); }),
+            "hy-8b dmd on 8 x h200: " + why);
+  const auto mesh = propose_mesh(step, 8);
+  ASSERT_TRUE(mesh.has_value());
+  EXPECT_GT(mesh->copy(), 1);
 }
 
 TEST(Plan, MuonKeepsOneMomentOfAMatrix) {
@@ -199,6 +247,32 @@ TEST(Plan, AccumulationGathersAgainAndReducesAgainUnlessTold) {
   EXPECT_NEAR(twice.reductions, 2 * once.reductions, 1);
   step.reduce_each = false;
   EXPECT_NEAR(plan_wire(step, mesh_of(1, 8, 1)).reductions, once.reductions, 1);
+}
+
+TEST(Plan, ARecordedRolloutGathersItsRootOnceAndReducesPerCallOnlyIfRecomputed) {
+  StepShape step = hy("dmd");
+  step.generator_every = 1;
+  step.rollout_steps = 1;
+  step.global_batch = 8;
+  const auto mesh = mesh_of(1, 8, 1);
+  const auto recomputed = plan_wire(step, mesh);
+  step.recompute = false;
+  const auto kept = plan_wire(step, mesh);
+  const auto& m = step.model;
+  const auto others = [](double bytes) { return bytes * 7 / 8; };
+  const double root = 4.0 * static_cast<double>(m.root.parameters());
+  const double blocks = 4.0 * static_cast<double>(m.blocks * m.block.parameters());
+  // The generator's five chunks and the critic's pass.
+  EXPECT_NEAR(recomputed.reductions, others(5 * blocks + root + blocks + root), 1);
+  EXPECT_NEAR(kept.reductions, others(blocks + root + blocks + root), 1);
+  const double gathered =
+      static_cast<double>(m.blocks) *
+      (2.0 * static_cast<double>(m.block.matrices) + 4.0 * static_cast<double>(m.block.vectors));
+  // Blocks: the critic's rollout of 5 chunks twice each (denoise, commit), the recorded one's 5
+  // commits, its 5 calls there and back; the critic there and back and once; the teacher twice. The
+  // root: in each of the 10 calls, once for the recorded rollout, 2 and 2.
+  EXPECT_NEAR(recomputed.gathers,
+              others((10 + 5 + 10 + 3 + 2) * gathered + (10 + 1 + 2 + 2) * root), 1);
 }
 
 /// With as many context ranks and a smaller copy of the weights there would be no room.
@@ -309,6 +383,23 @@ TEST(Plan, AxesAndBatchesThatCannotBeAreNamed) {
   EXPECT_EQ(
       error_of([] { device_kind("h10"); }).rfind("gpu 'h10' is not known; did you mean h100?", 0),
       0U);
+}
+
+TEST(Plan, AMeshThatCannotBeForItsHeadsOrTokensIsRefusedForThat) {
+  StepShape step = hy("bidirectional");
+  EXPECT_EQ(
+      error_of([&] { choose_mesh(step, 8, {.context = 4, .ulysses = 3}); }),
+      "hy-8b bidirectional on 8 x h200: parallel.ulysses 3 does not divide parallel.context 4");
+  EXPECT_EQ(error_of([&] { choose_mesh(step, 32, {.context = 32, .ulysses = 32}); }),
+            "hy-8b bidirectional on 32 x h200: parallel.ulysses 32 is more than the 16 heads of "
+            "hy-8b");
+  step.frame_tokens = 4;
+  EXPECT_EQ(error_of([&] { choose_mesh(step, 8, {.context = 8}); }),
+            "hy-8b bidirectional on 8 x h200: parallel.context 8 is more than the 4 tokens of a "
+            "latent frame");
+  step.prefetch = -1;
+  EXPECT_EQ(error_of([&] { choose_mesh(step, 8, {}); }),
+            "parallel.prefetch -1: expected 0 or more");
 }
 
 TEST(Plan, AWishedAxisIsKept) {

@@ -3,6 +3,9 @@
 // Pure arithmetic over a description of a model; it builds none. All results are estimates of how
 // this program runs a step (sharded_model.h, context.h): whole numbers of bytes for what it stores,
 // a count of tensors for activations, assumed rates for time. Source: parallel.md section 3.7.
+// Bytes were checked against tensors counted on CPU ranks (docs/benchmarks.md, parallel_bench): a
+// Wan model on 1, 2 and 4 ranks, recomputed or kept, float32 or bfloat16. Activations on a GPU,
+// those of hy-8b and all of time were not.
 
 #include <cstdint>
 #include <optional>
@@ -85,10 +88,14 @@ struct StepShape {
   bool recompute = true;    ///< Way A of parallel.md 3.1; false keeps activations (Way B)
   bool reduce_each = true;  ///< see ShardOptions
   int64_t prefetch = 1;
+  /// A float32 average of the weights is kept (--ema.decay > 0). Consistency has one in any case:
+  /// it evaluates it.
+  bool averaged = false;
   bool muon = false;  ///< one moment per matrix element instead of two
   bool offload_optimizer =
       false;                     ///< trained slices, gradients, moments and averages in host memory
   bool offload_teacher = false;  ///< frozen slices in host memory
+  bool offloads() const { return offload_optimizer || offload_teacher; }
 
   /// Tokens in graph: teacher forcing holds clean frames beside the noisy ones.
   int64_t graph_frames() const;
@@ -96,7 +103,9 @@ struct StepShape {
   void check() const;
 };
 
-/// Bytes of one rank, item by item.
+/// Bytes of one rank, item by item. With shard x context = 1 a rank uses whole float32 weights as
+/// they are (train/data_parallel.h): nothing is gathered. What comes and goes in a backward is that
+/// of its widest moment.
 struct MemoryPlan {
   // For the whole run.
   int64_t parameters = 0;  ///< float32 slices of trained networks
@@ -104,7 +113,7 @@ struct MemoryPlan {
   int64_t gradients = 0;   ///< float32, of trained networks
   int64_t moments = 0;     ///< of the optimizers
   int64_t averages = 0;    ///< running average (float32)
-  int64_t frozen = 0;      ///< slices of frozen networks: matrices in the compute type
+  int64_t frozen = 0;      ///< slices of frozen networks: matrices in the compute type if shared
   // While a step runs.
   int64_t root = 0;      ///< gathered roots, float32
   int64_t gathered = 0;  ///< gathered blocks: the running one and those ahead
@@ -144,6 +153,7 @@ struct TimePlan {
   double tokens_per_second = 0;  ///< of the whole mesh: latent tokens of the clips
 };
 
+/// @throws Error also if anything is offloaded that is not shared (shard x context = 1).
 MemoryPlan plan_memory(const StepShape& step, const MeshShape& mesh);
 WirePlan plan_wire(const StepShape& step, const MeshShape& mesh);
 TimePlan plan_time(const StepShape& step, const MeshShape& mesh);
