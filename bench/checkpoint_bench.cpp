@@ -7,6 +7,7 @@
 #include "minwm/comm/communicator.h"
 #include "minwm/core/error.h"
 #include "minwm/train/checkpoint.h"
+#include "ranks.h"
 
 namespace {
 
@@ -59,14 +60,7 @@ void save_stall(benchmark::State& state, const std::shared_ptr<comm::Communicato
   }
 }
 
-class Silent : public benchmark::BenchmarkReporter {
- public:
-  bool ReportContext(const Context&) override { return true; }
-  void ReportRuns(const std::vector<Run>&) override {}
-};
-
 int run(comm::World& world, int argc, char** argv) {
-  benchmark::Initialize(&argc, argv);
   const auto ranks = world.communicator();
   for (const bool asynchronous : {false, true}) {
     const char* const name = asynchronous ? "save_stall/asynchronous" : "save_stall/synchronous";
@@ -76,13 +70,7 @@ int run(comm::World& world, int argc, char** argv) {
         ->UseManualTime()
         ->Unit(benchmark::kMillisecond);
   }
-  Silent silent;
-  if (world.rank() == 0) {
-    benchmark::RunSpecifiedBenchmarks();
-  } else {
-    benchmark::RunSpecifiedBenchmarks(&silent);
-  }
-  return 0;
+  return bench::run_on_ranks(world, argc, argv);
 }
 
 }  // namespace

@@ -1,13 +1,12 @@
 // Collectives between ranks: launch/mpirun-local -n 2 comm_bench. Rank 0 reports.
 
-#include <cstring>
-
 #include <benchmark/benchmark.h>
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
 #include "minwm/comm/communicator.h"
+#include "ranks.h"
 
 namespace {
 
@@ -86,34 +85,11 @@ BENCHMARK(wait_after_work)
     ->Unit(benchmark::kMillisecond)
     ->UseManualTime();
 
-/// Ranks other than 0 say nothing.
-class Silent : public benchmark::BenchmarkReporter {
- public:
-  bool ReportContext(const Context&) override { return true; }
-  void ReportRuns(const std::vector<Run>&) override {}
-};
-
 int run(comm::World& world, int argc, char** argv) {
   at::set_num_threads(1);
   const auto communicator = world.communicator();
   all = communicator.get();
-  if (world.rank() == 0) {
-    benchmark::Initialize(&argc, argv);
-    benchmark::RunSpecifiedBenchmarks();
-    return 0;
-  }
-  Silent silent;
-  // Of the arguments only the filter decides which calls are made.
-  std::vector<char*> kept = {argv[0]};
-  for (int i = 1; i < argc; ++i) {
-    if (std::strncmp(argv[i], "--benchmark_filter", 18) == 0) {
-      kept.push_back(argv[i]);
-    }
-  }
-  int count = static_cast<int>(kept.size());
-  benchmark::Initialize(&count, kept.data());
-  benchmark::RunSpecifiedBenchmarks(&silent);
-  return 0;
+  return bench::run_on_ranks(world, argc, argv);
 }
 
 }  // namespace

@@ -2,8 +2,6 @@
 // attention, next to what spec parallel 3.7 says, and the time of a forward of wan-tiny, whose
 // tokens the ranks share. Rank 0 reports.
 
-#include <cstring>
-
 #include <benchmark/benchmark.h>
 
 #include <torch/torch.h>
@@ -12,6 +10,7 @@
 #include "minwm/core/random.h"
 #include "minwm/models/backbone.h"
 #include "minwm/parallel/context.h"
+#include "ranks.h"
 
 namespace {
 
@@ -80,13 +79,6 @@ void wan_tiny(benchmark::State& state, const comm::Mesh& mesh) {
   }
 }
 
-/// Ranks other than 0 say nothing.
-class Silent : public benchmark::BenchmarkReporter {
- public:
-  bool ReportContext(const Context&) override { return true; }
-  void ReportRuns(const std::vector<Run>&) override {}
-};
-
 int run(comm::World& world, int argc, char** argv) {
   at::set_num_threads(1);
   const auto ranks = world.communicator();
@@ -106,14 +98,7 @@ int run(comm::World& world, int argc, char** argv) {
     add("wan_tiny/ring", wan_tiny, ring);
   }
   add("wan_tiny/ulysses", wan_tiny, ulysses);
-  if (world.rank() == 0) {
-    benchmark::Initialize(&argc, argv);
-    benchmark::RunSpecifiedBenchmarks();
-    return 0;
-  }
-  Silent silent;
-  benchmark::RunSpecifiedBenchmarks(&silent);
-  return 0;
+  return bench::run_on_ranks(world, argc, argv);
 }
 
 }  // namespace
