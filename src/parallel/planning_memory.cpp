@@ -55,11 +55,12 @@ struct TokenBytes {
   int64_t feed_forward = 0, attention = 0;
 };
 
-TokenBytes token_bytes(const StepShape& step) {
+TokenBytes token_bytes(const StepShape& step, const MeshShape& mesh) {
   const auto& m = step.model;
   const int64_t w = m.width, paths = m.paths(), c = step.device.compute_bytes;
   const int64_t keys = step.frames * step.frame_tokens + (m.joint_text ? m.text_rows : 0);
-  const bool plain = keeps_weights(step, keys);
+  const bool ring = mesh.ring() > 1;
+  const bool plain = !ring && keeps_weights(step, keys);
   const int64_t weights = plain ? paths * m.heads * keys * c : 0;
   // The normed input, q and k before their norms, transformed q, k, v, attention's output where a
   // library's kernel keeps it.
@@ -75,12 +76,16 @@ TokenBytes token_bytes(const StepShape& step) {
   }
   before += w * m.residual_bytes;  // the block's input
   const int64_t stream = w * m.residual_bytes;
+  // Gradients of the output, q, k, v and of the weights. In a ring: of the output; keys and values
+  // here and on their way; in float32 q's, two pairs that travel and three of the present part.
+  const int64_t around =
+      ring ? paths * w * ((1 + 4) * c + (1 + 4 + 3) * kFloat) : 4 * paths * w * c + weights;
   // A block that is run again has its output, too, and the gradient that came in stays.
   const int64_t held = step.recompute ? stream : 0;
   TokenBytes bytes;
   bytes.kept = before + after;
   bytes.feed_forward = stream + held + m.ffn_width * c;
-  bytes.attention = stream + 2 * held + 4 * paths * w * c + weights - after;
+  bytes.attention = stream + 2 * held + around - after;
   return bytes;
 }
 
@@ -102,8 +107,8 @@ int64_t block_inputs(const StepShape& step, int64_t tokens) {
   return (tokens + text) * m.width * m.residual_bytes;
 }
 
-int64_t block_inner(const StepShape& step, int64_t tokens) {
-  return tokens * token_bytes(step).kept + step.model.text_rows * kept_per_text_row(step);
+int64_t block_inner(const StepShape& step, const MeshShape& mesh, int64_t tokens) {
+  return tokens * token_bytes(step, mesh).kept + step.model.text_rows * kept_per_text_row(step);
 }
 
 void add_slices(const StepShape& step, const MeshShape& mesh, MemoryPlan& plan) {
@@ -153,12 +158,14 @@ struct Moment {
 
 /// What a block's backward takes beside what is kept of all blocks: where its feed-forward's
 /// gradients are made, where its attention's are.
-std::vector<Moment> backward_moments(const StepShape& step, int64_t tokens, int64_t gradient) {
-  const TokenBytes each = token_bytes(step);
+std::vector<Moment> backward_moments(const StepShape& step, const MeshShape& mesh, int64_t tokens,
+                                     int64_t gradient) {
+  const TokenBytes each = token_bytes(step, mesh);
   // A block that runs again is kept but for its input, which is kept already.
   const int64_t inner =
-      step.recompute ? step.micro_batch * (block_inner(step, tokens) - block_inputs(step, tokens))
-                     : 0;
+      step.recompute
+          ? step.micro_batch * (block_inner(step, mesh, tokens) - block_inputs(step, tokens))
+          : 0;
   const int64_t rows = step.micro_batch * tokens;
   return {{inner + rows * each.feed_forward, gradient, 0, 0, 0},
           {inner + rows * each.attention, gradient, 0, 0, 0}};
@@ -183,7 +190,7 @@ void add_whole(const StepShape& step, const MeshShape& mesh, int64_t tokens, Mem
   const bool casts = compute != kFloat;
   plan.gathered = casts ? (step.recompute ? 1 : m.blocks) * m.block.matrices * compute : 0;
   auto moments =
-      backward_moments(step, tokens, m.largest_matrix * (kFloat + (casts ? compute : 0)));
+      backward_moments(step, mesh, tokens, m.largest_matrix * (kFloat + (casts ? compute : 0)));
   if (step.recompute) {
     // A block's gradients are handed over together: in the end all are there.
     const int64_t all = m.block.parameters() * kFloat;
@@ -225,7 +232,7 @@ void add_gathered(const StepShape& step, const MeshShape& mesh, int64_t tokens, 
   const int64_t sum =
       arrived(step, own.matrices * kFloat, mesh.copy()) +
       (sums_again(step, mesh) || step.offload_optimizer ? own.parameters() * kFloat : 0);
-  auto moments = backward_moments(step, tokens, m.largest_matrix * compute);
+  auto moments = backward_moments(step, mesh, tokens, m.largest_matrix * compute);
   for (auto& moment : moments) {
     moment.flat_gradients = flat;
   }
@@ -234,14 +241,14 @@ void add_gathered(const StepShape& step, const MeshShape& mesh, int64_t tokens, 
     // While a block runs again the gradients of the one after it, which is through with its input,
     // are summed.
     const int64_t inner =
-        block_inner(step, tokens) - (m.blocks > 1 ? block_inputs(step, tokens) : 0);
+        block_inner(step, mesh, tokens) - (m.blocks > 1 ? block_inputs(step, tokens) : 0);
     moments.push_back({clips * inner, 0, flat, sum, 0});
   } else if (m.blocks > 1) {
     for (size_t i = 0; i < 2; ++i) {
       Moment next = moments[i];
       next.flat_gradients *= 2;
       next.exchange = sum;
-      next.gone = clips * block_inner(step, tokens);
+      next.gone = clips * block_inner(step, mesh, tokens);
       moments.push_back(next);
     }
   }
@@ -273,7 +280,7 @@ MemoryPlan plan_memory(const StepShape& step, const MeshShape& mesh) {
   const int64_t tokens = rank_tokens(step, mesh, step.graph_frames());
   const int64_t clips = step.micro_batch;
   plan.activations_recomputed = clips * step.model.blocks * block_inputs(step, tokens);
-  plan.activations_kept = clips * step.model.blocks * block_inner(step, tokens);
+  plan.activations_kept = clips * step.model.blocks * block_inner(step, mesh, tokens);
   plan.activations = step.recompute ? plan.activations_recomputed : plan.activations_kept;
   if (mesh.copy() == 1) {
     add_whole(step, mesh, tokens, plan);
