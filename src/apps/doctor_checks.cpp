@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <chrono>
 #include <fstream>
+#include <functional>
+#include <set>
+#include <utility>
 
 #include <sched.h>
 #include <unistd.h>
@@ -11,6 +14,7 @@
 #include <ATen/Parallel.h>
 #include <hdf5.h>
 #include <mpi.h>
+#include <spdlog/fmt/ranges.h>
 #include <torch/headeronly/version.h>
 
 #include "minwm/core/error.h"
@@ -122,13 +126,8 @@ Json check_collectives(comm::Communicator& comm, c10::Device device) {
     const RandomKey key{.seed = 7, .purpose = "doctor", .sample = static_cast<uint64_t>(of)};
     return random_normal({n}, key).mul(4).round().to(dtype);
   };
-  std::string wrong;
-  const auto expect = [&](const at::Tensor& got, const at::Tensor& expected, const char* op) {
-    if (!got.cpu().equal(expected)) {
-      wrong += fmt::format("{}{} of {} {}", wrong.empty() ? "" : ", ", op, got.numel(),
-                           c10::toString(got.scalar_type()));
-    }
-  };
+  std::string sums;
+  std::set<int> senders;
   for (const auto dtype : {at::kFloat, at::kBFloat16, at::kLong}) {
     for (const int64_t n : {1, 1000, 100'003}) {
       // Small whole numbers: sums are exact in every type.
@@ -139,23 +138,29 @@ Json check_collectives(comm::Communicator& comm, c10::Device device) {
       at::Tensor reduced = part_of(rank, n, dtype).to(device);
       comm.all_reduce(reduced, "doctor");
       // The sum of many ranks may need more bits than bf16 has.
-      if (dtype != at::kBFloat16 || size <= 16) {
-        expect(reduced, sum, "all-reduce");
+      if ((dtype != at::kBFloat16 || size <= 16) && !reduced.cpu().equal(sum)) {
+        sums += fmt::format("{}{} {}", sums.empty() ? "" : ", ", n, c10::toString(dtype));
       }
       const std::vector<int64_t> counts(static_cast<size_t>(size), n);
       const at::Tensor received = at::empty({n * size}, at::TensorOptions(device).dtype(dtype));
       comm.all_to_all(part_of(rank, n, dtype).repeat({size}).to(device), counts, received, counts,
                       "doctor");
-      std::vector<at::Tensor> parts;
+      const at::Tensor arrived = received.cpu();
       for (int other = 0; other < size; ++other) {
-        parts.push_back(part_of(other, n, dtype));
+        if (!arrived.narrow(0, n * other, n).equal(part_of(other, n, dtype))) {
+          senders.insert(other);
+        }
       }
-      expect(received, at::cat(parts), "all-to-all");
     }
   }
-  return wrong.empty() ? Json::object()
-                       : Json{{"problem", "wrong results of " + wrong + " on " + device.str() +
-                                              ": check memory and network of this host"}};
+  Json result = {{"device", device.str()}};
+  if (!sums.empty()) {
+    result["wrong_sums"] = sums;
+  }
+  if (!senders.empty()) {
+    result["wrong_from"] = senders;
+  }
+  return result;
 }
 
 Json measure_network(comm::Communicator& world) {
@@ -250,6 +255,70 @@ double median(const std::vector<Json>& ranks, const char* key) {
   return values[values.size() / 2];
 }
 
+std::string name_of(const Json& rank) {
+  return fmt::format("rank {} ({})", rank.at("rank").get<int>(),
+                     rank.at("host").get<std::string>());
+}
+
+/// Who is to blame for messages that came wrong: the rank that sent, or received, most of them;
+/// then the same with the messages that this does not explain.
+void blame_for_messages(const std::vector<Json>& ranks, const std::string& device,
+                        std::set<std::pair<int, int>> wrong, std::vector<std::string>& problems) {
+  const auto touched = [&wrong](int rank, bool sent) {
+    std::vector<int> others;
+    for (const auto& [from, to] : wrong) {
+      if ((sent ? from : to) == rank) {
+        others.push_back(sent ? to : from);
+      }
+    }
+    return others;
+  };
+  while (!wrong.empty()) {
+    int worst = 0;
+    bool sent = true;
+    std::vector<int> others;
+    for (const bool as_sender : {true, false}) {
+      for (int rank = 0; rank < static_cast<int>(ranks.size()); ++rank) {
+        if (auto found = touched(rank, as_sender); found.size() > others.size()) {
+          worst = rank;
+          sent = as_sender;
+          others = std::move(found);
+        }
+      }
+    }
+    problems.push_back(fmt::format(
+        "{}: what it {} rank{} {} is wrong on {}: check memory and network of this host",
+        name_of(ranks[static_cast<size_t>(worst)]), sent ? "sends to" : "receives from",
+        others.size() == 1 ? "" : "s", fmt::join(others, ", "), device));
+    std::erase_if(wrong,
+                  [&](const auto& pair) { return (sent ? pair.first : pair.second) == worst; });
+  }
+}
+
+/// Of check_collectives, which every rank keeps under `check`.
+void find_wrong_results(const std::vector<Json>& ranks, const char* check,
+                        std::vector<std::string>& problems) {
+  std::set<std::pair<int, int>> wrong;
+  std::string device;
+  for (const Json& rank : ranks) {
+    const Json found = rank.value(check, Json::object());
+    device = found.value("device", device);
+    for (const int sender : found.value("wrong_from", std::vector<int>())) {
+      wrong.emplace(sender, rank.at("rank").get<int>());
+    }
+  }
+  blame_for_messages(ranks, device, wrong, problems);
+  // Where a rank sends wrong data, every rank's sums are wrong: they tell no more.
+  for (const Json& rank : ranks) {
+    const Json found = rank.value(check, Json::object());
+    if (wrong.empty() && found.contains("wrong_sums")) {
+      problems.push_back(
+          fmt::format("{}: wrong all-reduce of {} on {}: check memory and network of this host",
+                      name_of(rank), found.at("wrong_sums").get<std::string>(), device));
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> find_problems(const std::vector<Json>& ranks) {
@@ -262,8 +331,7 @@ std::vector<std::string> find_problems(const std::vector<Json>& ranks) {
   std::vector<std::string> problems;
   for (const Json& rank : ranks) {
     const auto add = [&](const std::string& what) {
-      problems.push_back(fmt::format("rank {} ({}): {}", rank.at("rank").get<int>(),
-                                     rank.at("host").get<std::string>(), what));
+      problems.push_back(fmt::format("{}: {}", name_of(rank), what));
     };
     if (rank.at("threads") != threads) {
       add(fmt::format("{} threads, the others have {}: set OMP_NUM_THREADS alike on all ranks",
@@ -286,12 +354,14 @@ std::vector<std::string> find_problems(const std::vector<Json>& ranks) {
       add(fmt::format("its clock is {:.0f} ms off rank 0's: synchronise the clocks (NTP)",
                       low > 0 ? low : high));
     }
-    for (const char* check : {"collectives", "disk", "gpu"}) {
+    for (const char* check : {"disk", "gpu"}) {
       if (rank.contains(check) && rank.at(check).contains("problem")) {
         add(rank.at(check).at("problem"));
       }
     }
   }
+  find_wrong_results(ranks, "collectives", problems);
+  find_wrong_results(ranks, "gpu", problems);
   return problems;
 }
 

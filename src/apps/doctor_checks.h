@@ -21,7 +21,8 @@ std::vector<Json> gather(comm::Communicator& world, const Json& mine);
 Json describe_rank(const comm::World& world);
 
 /// All-reduce and all-to-all of random data of several sizes and types against sums and slices
-/// made here. {} or {problem}. `device`: where the tensors of `comm` live.
+/// made here: {device, wrong_sums: "sizes and types", wrong_from: [ranks whose data came wrong]},
+/// the last two where there are any. `device`: where the tensors of `comm` live.
 Json check_collectives(comm::Communicator& comm, c10::Device device);
 
 /// {latency_us of an all-reduce of 8 bytes, all_reduce_gbs [3], all_to_all_gbs [3] at 1, 16, 64 MiB
@@ -32,13 +33,15 @@ Json measure_network(comm::Communicator& world);
 Json measure_clock(comm::Communicator& world);
 
 /// {write_mbs, read_mbs} of a file of 32 MiB with fsync in `folder`, all ranks at once, and whether
-/// a file that rank 0 writes there is seen here. Leaves nothing behind.
+/// a file that rank 0 writes there is seen here. Leaves nothing behind, nor what was made of
+/// `folder`, and no file if it is killed while it measures.
 Json check_disk(comm::Communicator& world, const std::string& folder);
 
 /// {gflops} of matrix products, all ranks at once, the best of several.
 Json measure_cpu(comm::Communicator& world);
 
-/// One line per wrong rank, with its host and what to do: from what every rank has found.
+/// One line per wrong rank, with its host and what to do: from what every rank has found. A rank
+/// whose data arrives wrong at several others is named, not those.
 std::vector<std::string> find_problems(const std::vector<Json>& ranks);
 
 }  // namespace minwm::apps

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "shell.h"
+#include "tests/core/small_disk.h"
 #include "tests/core/temporary_folder.h"
 
 namespace minwm::apps {
@@ -32,6 +33,27 @@ TEST(Doctor, SoundRanksAreOk) {
   EXPECT_THAT(outcome.output, AllOf(HasSubstr("minwm doctor: 2 ranks"), HasSubstr("HDF5 1."),
                                     HasSubstr("all-reduce GB/s"), ::testing::EndsWith("ok\n")));
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
+TEST(Doctor, FoldersThatItMadeAreGoneAfterwards) {
+  const TemporaryFolder folder;
+  const Outcome outcome =
+      shell(kRanks + " -n 2 " + kDoctor + " --output.dir " + (folder / "made" / "below").string());
+  EXPECT_EQ(outcome.code, 0) << outcome.output;
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
+TEST(Doctor, AFullDiskIsToldAsSuch) {
+  const TemporaryFolder folder;
+  const testing::SmallDisk disk(folder / "small", "1m");
+  if (!disk.mounted()) {
+    GTEST_SKIP() << "mounting a small tmpfs needs root";
+  }
+  const Outcome outcome = shell(kDoctor + " --output.dir " + (folder / "small").string());
+  EXPECT_EQ(outcome.code, 70) << outcome.output;
+  EXPECT_THAT(outcome.output, AllOf(HasSubstr("of 4194304 bytes went through (is the disk full?)"),
+                                    Not(HasSubstr("Success"))));
+  EXPECT_TRUE(std::filesystem::is_empty(folder / "small"));
 }
 
 TEST(Doctor, OneRankNeedsNoLauncherAndSaysItAsJson) {
