@@ -14,8 +14,10 @@ namespace minwm::comm {
 /// A communicator of the same ranks for contiguous tensors on `device` (open_device made it),
 /// ordered by streams: a collective starts when the caller's current stream gets there, on a stream
 /// of its own; Work::wait makes the current stream wait and returns at once, Work::test asks
-/// whether it is complete. Numbers, strings and the order check go through `mpi`. Sums are made in
-/// the tensor's own type (bf16 too). Collective over `mpi`, which it keeps; self_communicator()
+/// whether it is complete. Buffers are the memory of the stream that starts the collective or of
+/// the one that waits: after wait() they may be freed, and are used again in that stream's order.
+/// Numbers, strings and the order check go through `mpi`. Sums are made in the tensor's own type
+/// (bf16 too). Collective over `mpi`, which it keeps; self_communicator()
 /// makes a world of one.
 /// @throws Error (one line) if `device` is no usable GPU or the library is not there or was not
 /// built (CMake option MINWM_CUDA); with exit code 75 if a rank does not come within the timeout.
