@@ -24,12 +24,15 @@ const std::vector<std::string> kStages = {"bidirectional", "teacher-forcing", "o
 const std::vector<int64_t> kTableRanks = {8, 16, 64, 128, 256, 512, 1024};
 constexpr double kGiB = 1024.0 * 1024 * 1024;
 constexpr int64_t kFramesPerLatent = 4;
+constexpr double kRecipe = -1;
 
 struct PlanCommand {
   std::string model = "wan-1.3b", gpu = "h100", optimizer = "adamw";
   int64_t gpus = 8, height = 480, width = 832, frames = 77;
   double gpu_memory = 0;
   bool table = false, json = false;
+  std::string reduce = "each";
+  double ema_decay = kRecipe;
   std::vector<std::string> offload;
   parallel::MeshWish wish;
   StepShape step;
@@ -52,14 +55,27 @@ struct PlanCommand {
     options.add("parallel.context", &wish.context, "ranks of a sample; 0 or -1 = proposed");
     options.add("parallel.ulysses", &wish.ulysses,
                 "of these, ranks that exchange heads; 0 = as many as divide the heads in a node");
+    options.add("parallel.prefetch", &step.prefetch, "blocks gathered ahead of their use");
+    options.add_choice("parallel.reduce", &reduce, {"each", "last"},
+                       "gradients are reduced after each micro-batch, or once per step");
     options.add("parallel.offload", &offload, "what lives in host memory: optimizer, teacher");
     options.add("train.global_batch", &step.global_batch, "clips of a step, all ranks together");
     options.add("train.micro_batch", &step.micro_batch, "clips of one forward on one rank");
     options.add("train.recompute", &step.recompute, "recompute blocks in backward");
     options.add_choice("optimizer.name", &optimizer, {"adamw", "muon"},
                        "muon keeps one moment of a matrix, adamw two");
+    options.add("ema.decay", &ema_decay,
+                "more than 0: an average of the weights is kept; -1 = for dmd and consistency");
     options.add("rollout.window_frames", &step.window_frames, "attention window of rollouts");
+    options.add("rollout.steps", &step.rollout_steps, "denoising steps of a chunk in rollouts");
     options.add("dmd.ratio", &step.generator_every, "iterations per generator update");
+  }
+
+  void set_stage(const std::string& stage) {
+    step.stage = stage;
+    // Consistency evaluates its average: it has one whatever the decay.
+    step.averaged =
+        ema_decay > 0 || stage == "consistency" || (ema_decay == kRecipe && stage == "dmd");
   }
 
   void resolve() {
@@ -77,6 +93,10 @@ struct PlanCommand {
     step.frames = 1 + (frames - 1) / kFramesPerLatent;
     step.frame_tokens = height / side * (width / side);
     step.muon = optimizer == "muon";
+    step.reduce_each = reduce == "each";
+    require(ema_decay == kRecipe || (ema_decay >= 0 && ema_decay < 1),
+            "ema.decay {}: expected 0 (no average) to below 1, or -1", ema_decay);
+    set_stage(step.stage);
     for (const auto& what : offload) {
       require(what == "optimizer" || what == "teacher",
               "parallel.offload {}: expected optimizer, teacher or both", what);
@@ -98,7 +118,7 @@ int print_table(PlanCommand& command, bool every_stage) {
   const auto stages = every_stage ? kStages : std::vector<std::string>{command.step.stage};
   std::vector<PlannedStep> plans;
   for (const auto& stage : stages) {
-    command.step.stage = stage;
+    command.set_stage(stage);
     command.step.check();
     const auto rows = table_of(command.step, command.wish);
     plans.insert(plans.end(), rows.begin(), rows.end());

@@ -75,6 +75,13 @@ std::string lines(const std::vector<Item<T>>& entries, double unit, const char* 
   return text;
 }
 
+/// As `minwm train` takes it: whose parallel.ulysses 0 means all context ranks.
+std::string options_of(const parallel::MeshShape& mesh) {
+  return fmt::format(
+      "--parallel.replicate {} --parallel.shard {} --parallel.context {} --parallel.ulysses {}",
+      mesh.replicate, mesh.shard, mesh.context, mesh.ulysses);
+}
+
 std::string clip_text(const StepShape& step) {
   return fmt::format("{} latent frames of {} tokens", step.frames, step.frame_tokens);
 }
@@ -108,6 +115,9 @@ ordered_json to_json(const PlannedStep& plan) {
   out["global_batch"] = step.global_batch;
   out["micro_batch"] = step.micro_batch;
   out["recompute"] = step.recompute;
+  out["reduce"] = step.reduce_each ? "each" : "last";
+  out["prefetch"] = step.prefetch;
+  out["averaged"] = step.averaged;
   const auto& d = step.device;
   out["device"] = {{"name", d.name},
                    {"memory", d.memory},
@@ -126,6 +136,7 @@ ordered_json to_json(const PlannedStep& plan) {
                  {"context", mesh.context},
                  {"ulysses", mesh.ulysses},
                  {"ring", mesh.ring()}};
+  out["options"] = options_of(mesh);
   const auto memory = plan_memory(step, mesh);
   out["memory"] = json_of(items(memory));
   out["memory"]["total"] = memory.total();
@@ -152,9 +163,10 @@ std::string plan_text(const PlannedStep& plan) {
   const double usable = parallel::usable_memory(step.device),
                total = static_cast<double>(memory.total());
   std::string text =
-      fmt::format("{} ({:.3f} billion parameters), {}, {}\n{} x {}: {}\n{}\n\n", step.model.name,
-                  static_cast<double>(step.model.parameters()) / 1e9, step.stage, clip_text(step),
-                  plan.ranks, step.device.name, to_string(mesh), batch_text(step, mesh));
+      fmt::format("{} ({:.3f} billion parameters), {}, {}\n{} x {}: {}\n{}\nminwm train {}\n\n",
+                  step.model.name, static_cast<double>(step.model.parameters()) / 1e9, step.stage,
+                  clip_text(step), plan.ranks, step.device.name, to_string(mesh),
+                  batch_text(step, mesh), options_of(mesh));
   text += "bytes per rank                          GB\n" + lines(items(memory), 1e9, "{:>10.3f}\n");
   text += fmt::format("  {:<32}{:>10.3f}\n  {:<32}{:>10.3f}  of {:.1f} GB usable\n", "needed",
                       total / 1e9, "head room", (usable - total) / 1e9, usable / 1e9);

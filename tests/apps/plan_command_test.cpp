@@ -53,6 +53,47 @@ TEST(PlanCommand, JsonHoldsEveryFigureAndItsSum) {
   EXPECT_GT(out["time"]["step"], 0);
 }
 
+TEST(PlanCommand, SaysHowTrainHasToBeCalled) {
+  const std::string arguments =
+                        "--model wan-1.3b --gpus 8 --parallel.context 8 --parallel.shard 1 ",
+                    options =
+                        "--parallel.replicate 1 --parallel.shard 1 --parallel.context 8 "
+                        "--parallel.ulysses 4";  // of 12 heads
+  EXPECT_THAT(plan(arguments).output, HasSubstr("minwm train " + options + "\n"));
+  EXPECT_EQ(json::parse(plan(arguments + "--json").output)["options"], options);
+}
+
+TEST(PlanCommand, AnAverageIsPlannedAsTheRecipesHaveItOrAsTold) {
+  const auto averages = [](const std::string& arguments) {
+    const json out = json::parse(
+        plan("--model wan-1.3b --gpus 8 --parallel.shard 8 --json " + arguments).output);
+    return out["memory"]["averages"].get<int64_t>();
+  };
+  EXPECT_EQ(averages("--stage ode"), 0);
+  const int64_t average = averages("--stage ode --ema.decay 0.99");
+  EXPECT_GT(average, 0);
+  EXPECT_EQ(averages("--stage dmd"), average);
+  EXPECT_EQ(averages("--stage dmd --ema.decay 0"), 0);
+  EXPECT_EQ(averages("--stage consistency"), average);
+}
+
+TEST(PlanCommand, HowGradientsAndBlocksTravelAreOptions) {
+  const auto memory = [](const std::string& arguments) {
+    return json::parse(
+        plan("--model wan-1.3b --gpus 8 --parallel.shard 8 --json " + arguments).output)["memory"];
+  };
+  const json usual = memory("");
+  EXPECT_EQ(usual["unreduced"], 0);
+  EXPECT_GT(memory("--parallel.reduce last")["unreduced"], 0);
+  EXPECT_EQ(2 * memory("--parallel.prefetch 0")["gathered"].get<int64_t>(), usual["gathered"]);
+  const auto flop = [](const std::string& arguments) {
+    return json::parse(plan("--model wan-1.3b --stage dmd --gpus 8 --json " + arguments)
+                           .output)["time"]["flop"]
+        .get<double>();
+  };
+  EXPECT_GT(flop("--rollout.steps 8"), flop("--rollout.steps 4"));
+}
+
 TEST(PlanCommand, TheTableHasALineForEveryStageAndSize) {
   const Outcome all = plan("--model hy-8b --gpu h200 --table --json");
   ASSERT_EQ(all.code, kExitDone) << all.output;
@@ -89,6 +130,11 @@ TEST(PlanCommand, RefusesWhatMakesNoSense) {
   expect_refused("--stage dmx", "stage 'dmx': expected");
   expect_refused("--frames 78", "frames 78: expected 1 + a multiple of 4");
   expect_refused("--height 470", "takes multiples of 16");
+  expect_refused("--ema.decay 1", "ema.decay 1: expected 0");
+  expect_refused("--gpus 8 --parallel.replicate 8 --parallel.offload optimizer",
+                 "parallel.offload needs parallel.shard x parallel.context > 1");
+  expect_refused("--gpus 8 --parallel.context 8 --parallel.ulysses 3",
+                 "parallel.ulysses 3 does not divide parallel.context 8");
   expect_refused("--parallel.offload critic", "expected optimizer, teacher or both");
 }
 
