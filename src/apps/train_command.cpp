@@ -262,6 +262,7 @@ std::string memory_text(const TrainCommand& command, const comm::Mesh& mesh,
   step.recompute = command.run.train.recompute;
   step.reduce_each = command.sharding.reduce == "each";
   step.prefetch = command.sharding.prefetch;
+  step.averaged = command.run.ema.decay > 0;
   step.muon = command.run.optimizer.name == "muon";
   step.offload_optimizer = command.sharding.offloads("optimizer");
   step.offload_teacher = command.sharding.offloads("teacher");
@@ -311,7 +312,7 @@ int train_stage(TrainCommand command, const std::string& config, comm::World& wo
   const auto device = open_device(command.device, world.local_rank());
   mesh = comm::make_device_mesh(std::move(mesh), device);
   at::set_num_threads(
-      static_cast<int>(train::thread_count(command.run.train.threads, world.size())));
+      static_cast<int>(train::thread_count(command.run.train.threads, world.local_size())));
   const ModelFactory factory({mesh, device, train::compute_type(command.run.train.compute, device),
                               command.run.train.recompute, static_cast<uint64_t>(command.seed),
                               command.dry_run, command.sharding});

@@ -27,14 +27,7 @@ namespace fs = std::filesystem;
 constexpr int kSteps = 7;
 
 class EveryStage : public ::testing::TestWithParam<std::string> {};
-INSTANTIATE_TEST_SUITE_P(Chain, EveryStage,
-                         ::testing::Values("bidirectional", "teacher-forcing", "consistency", "ode",
-                                           "dmd"),
-                         [](const auto& instance) {
-                           std::string name = instance.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Chain, EveryStage, testing::every_stage(), testing::stage_name);
 
 TEST_P(EveryStage, KilledAtARandomStepContinuesBitForBit) {
   const auto& chain = SmallChain::get();

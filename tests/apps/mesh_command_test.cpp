@@ -120,14 +120,7 @@ double curve_difference(const fs::path& run, const fs::path& reference, const st
 }
 
 class EveryMesh : public ::testing::TestWithParam<std::string> {};
-INSTANTIATE_TEST_SUITE_P(Chain, EveryMesh,
-                         ::testing::Values("bidirectional", "teacher-forcing", "consistency", "ode",
-                                           "dmd"),
-                         [](const auto& instance) {
-                           std::string name = instance.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Chain, EveryMesh, testing::every_stage(), testing::stage_name);
 
 TEST_P(EveryMesh, LossesAndGradientsAreThoseOfOneRank) {
   const auto& chain = SmallChain::get();

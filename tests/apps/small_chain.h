@@ -99,4 +99,14 @@ inline std::vector<nlohmann::json> metrics(const std::filesystem::path& run) {
   return lines;
 }
 
+/// Test parameters: every stage, and its name where only letters may stand.
+inline auto every_stage() {
+  return ::testing::Values("bidirectional", "teacher-forcing", "consistency", "ode", "dmd");
+}
+inline std::string stage_name(const ::testing::TestParamInfo<std::string>& stage) {
+  std::string name = stage.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
 }  // namespace minwm::testing

@@ -10,38 +10,19 @@
 #include "minwm/core/random.h"
 #include "minwm/models/wan/backbone.h"
 #include "minwm/parallel/sharded_model.h"
+#include "tests/parallel/small_wan.h"
 
 namespace minwm::models {
 namespace {
 
 using parallel::testing::contexts;
+using parallel::testing::kChannels;
+using parallel::testing::kHeight;
+using parallel::testing::kTextDim;
 using parallel::testing::NamedContext;
 
-// 21 tokens per frame and 5 heads: nothing divides by 2 or 4.
-constexpr int64_t kChannels = 3, kTextDim = 5, kHeight = 6, kWidth = 14;
+constexpr int64_t kWidth = 14;  // 21 tokens per frame: they do not divide by 2 or 4
 constexpr double kTolerance = 1e-5;
-
-std::shared_ptr<WanBackbone> small_model(bool image = false) {
-  WanConfig config;
-  config.model_type = image ? "i2v" : "t2v";
-  config.in_dim = image ? 2 * kChannels : kChannels;
-  config.out_dim = kChannels;
-  config.clip_dim = 12;
-  config.dim = 40;
-  config.ffn_dim = 24;
-  config.freq_dim = 16;
-  config.text_dim = kTextDim;
-  config.text_len = 4;
-  config.num_heads = 5;
-  config.num_layers = 2;
-  auto model = std::make_shared<WanBackbone>(config, 1);
-  at::NoGradGuard no_grad;
-  // The head and the camera projections start at zero; random weights make every input matter.
-  for (auto& parameter : model->named_parameters()) {
-    parameter.value().add_(0.2 * random_normal(parameter.value().sizes(), {7, parameter.key()}));
-  }
-  return model;
-}
 
 Conditions moving_cameras(int64_t first, int64_t frames, bool camera) {
   Conditions conditions;
@@ -67,7 +48,7 @@ struct Outcome {
 /// `compute` gives the values and has called backward.
 template <class Compute>
 Outcome run(const NamedContext* ranks, bool recompute, const Compute& compute, bool image = false) {
-  const auto model = small_model(image);
+  const auto model = parallel::testing::lively_model(parallel::testing::small_config(2, image));
   model->set_activation_checkpointing(recompute);
   if (ranks != nullptr) {
     model->set_context(ranks->context);
@@ -192,7 +173,7 @@ TEST(ContextWan, AStreamedRolloutWithCommitsAndEvictionIsThatOfOneRank) {
 /// With the weights spread over the same ranks, gathered unit by unit.
 template <class Compute>
 Outcome run_sharded(const NamedContext& ranks, bool recompute, const Compute& compute) {
-  const auto model = small_model();
+  const auto model = parallel::testing::lively_model(parallel::testing::small_config(2));
   parallel::ShardOptions options;
   options.recompute = recompute;
   const auto sharded = std::make_shared<parallel::ShardedModel>("model", *model, model->units(),
@@ -205,7 +186,8 @@ Outcome run_sharded(const NamedContext& ranks, bool recompute, const Compute& co
   outcome.values = compute(*model);
   sharded->end_backward();
   sharded->finish_gradients();
-  for (const auto& item : small_model()->named_parameters()) {
+  for (const auto& item :
+       parallel::testing::lively_model(parallel::testing::small_config(2))->named_parameters()) {
     at::Tensor whole = at::zeros_like(item.value()).flatten();
     for (const auto& piece : sharded->pieces()) {
       if (piece.name == item.key()) {
@@ -275,7 +257,7 @@ TEST(ContextWan, FramesOfFewerTokensThanRanksAreRefused) {
   input.latents = at::zeros({2, 1, kChannels, 2, 2});
   input.timestep = at::zeros({2, 1});
   input.conditions = moving_cameras(0, 1, true);
-  const auto model = small_model();
+  const auto model = parallel::testing::lively_model(parallel::testing::small_config(2));
   for (const auto& ranks : contexts()) {
     model->set_context(ranks.context);
     if (ranks.context->size() == 1) {

@@ -10,38 +10,21 @@
 #include "minwm/nn/parameters.h"
 #include "minwm/parallel/context.h"
 #include "tests/parallel/sharded_test.h"
+#include "tests/parallel/small_wan.h"
 
 namespace minwm::models {
 namespace {
 
 using parallel::ShardedModel;
 using parallel::ShardOptions;
+using parallel::testing::kChannels;
+using parallel::testing::kHeight;
+using parallel::testing::kTextDim;
+using parallel::testing::lively_model;
+using parallel::testing::small_config;
 using testing::world;
 
-constexpr int64_t kChannels = 3, kTextDim = 5, kHeight = 6, kWidth = 10;
-
-WanConfig small_config() {
-  WanConfig config;
-  config.in_dim = config.out_dim = kChannels;
-  config.dim = 40;
-  config.ffn_dim = 24;
-  config.freq_dim = 16;
-  config.text_dim = kTextDim;
-  config.text_len = 4;
-  config.num_heads = 5;
-  config.num_layers = 3;
-  return config;
-}
-
-/// In one place; every input matters, though the head and the camera projections start at zero.
-std::shared_ptr<WanBackbone> whole_model() {
-  auto model = std::make_shared<WanBackbone>(small_config(), 1);
-  at::NoGradGuard no_grad;
-  for (auto& parameter : model->named_parameters()) {
-    parameter.value().add_(0.2 * random_normal(parameter.value().sizes(), {7, parameter.key()}));
-  }
-  return model;
-}
+constexpr int64_t kLayers = 3, kWidth = 10;
 
 Conditions moving_cameras(int64_t sample, int64_t first, int64_t frames) {
   Conditions conditions;
@@ -96,7 +79,7 @@ using Loss = at::Tensor (*)(WanBackbone&, int64_t sample);
 double sharded_error(const comm::MeshOptions& mesh_options, const ShardOptions& options,
                      Loss loss) {
   const comm::Mesh mesh = comm::make_mesh(world().communicator(), mesh_options);
-  const auto twin = whole_model();
+  const auto twin = lively_model(small_config(kLayers));
   twin->set_compute_dtype(options.compute);
   for (int64_t sample = 0; sample < mesh.data_size(); ++sample) {
     loss(*twin, sample).backward();
@@ -104,7 +87,7 @@ double sharded_error(const comm::MeshOptions& mesh_options, const ShardOptions& 
   std::shared_ptr<WanBackbone> model;
   {
     const nn::HollowParameters hollow;
-    model = std::make_shared<WanBackbone>(small_config(), 1);
+    model = std::make_shared<WanBackbone>(small_config(kLayers), 1);
   }
   model->set_compute_dtype(options.compute);
   const auto sharded = std::make_shared<ShardedModel>("wan", *model, model->units(), mesh, options);
@@ -153,8 +136,8 @@ TEST(ShardedWan, Bfloat16StaysWithinItsRounding) {
 
 TEST(ShardedWan, ForwardsAreBitForBitThoseOfOnePlace) {
   for (const auto compute : {at::kFloat, at::kBFloat16}) {
-    auto model = whole_model();
-    const auto twin = whole_model();
+    auto model = lively_model(small_config(kLayers));
+    const auto twin = lively_model(small_config(kLayers));
     for (auto* each : {model.get(), twin.get()}) {
       each->set_compute_dtype(compute);
     }

@@ -35,7 +35,7 @@ BatchPlan plan_batch(const TrainOptions& options, int64_t data_ranks);
 /// float32.
 at::ScalarType compute_type(const std::string& name, const c10::Device& device);
 
-/// Threads a rank should use (see TrainOptions::threads).
+/// Threads a rank should use (see TrainOptions::threads), one of `ranks` on its host.
 int64_t thread_count(int64_t option, int64_t ranks);
 
 }  // namespace minwm::train
