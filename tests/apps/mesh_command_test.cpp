@@ -190,6 +190,22 @@ TEST(Meshes, ARunMovesFromFourRanksToTwoToOneToFour) {
   }
 }
 
+TEST(Meshes, SixteenRanksAreOneRank) {
+  const auto& chain = SmallChain::get();
+  const TemporaryFolder folder;
+  const std::string one = (folder / "one").string(), many = (folder / "many").string();
+  const std::string adamw = kFixed + " --optimizer.name adamw";
+  const Outcome alone = run_minwm(chain.train("teacher-forcing", one, 2) + adamw);
+  ASSERT_EQ(alone.code, 0) << alone.err;
+  const Outcome spread =
+      run_minwm(chain.train("teacher-forcing", many, 2) + adamw +
+                    " --parallel.shard 4 --parallel.context 4 --parallel.ulysses 2",
+                16);
+  ASSERT_EQ(spread.code, 0) << spread.err;
+  EXPECT_LT(curve_difference(many, one, "loss"), 2e-5);
+  EXPECT_LT(gradient_distance(many, one, 2).largest, 2e-5);
+}
+
 TEST(Meshes, AStoppedRunContinuesBitForBitOnTheSameMesh) {
   const auto& chain = SmallChain::get();
   const TemporaryFolder folder;
