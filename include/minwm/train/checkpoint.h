@@ -54,10 +54,10 @@ using PartMap = std::map<std::string, Part>;
 /// Seconds that a save may take. A slow disk is no fault of the job; one that never answers is.
 constexpr double kDiskPatience = 3600;
 
-/// Writes `directory`/step-NNNNNN as step-NNNNNN.tmp, renamed once all of it is on the disk. Then of
-/// the older steps all but the `keep` newest go (it counts as one), and all steps with a higher
-/// number: they were left by a run that was resumed from before them. With `asynchronous`, a thread writes from a copy in host memory,
-/// over a communicator of its own, while training goes on.
+/// Writes `directory`/step-NNNNNN as step-NNNNNN.tmp, renamed once all of it is on the disk. Then
+/// of the older steps all but the `keep` newest go (it counts as one), and all steps with a higher
+/// number: they were left by a run that was resumed from before them. With `asynchronous`, a thread
+/// writes from a copy in host memory, over a communicator of its own, while training goes on.
 ///
 /// What fails on one rank (a full disk) is agreed on by all writers, the half-written folder is
 /// removed, and every rank throws the same Error, the first failing rank's. A rank that fails

@@ -64,8 +64,7 @@ class WanCrossAttentionImpl : public torch::nn::Module {
 
  private:
   int64_t heads_;
-  nn::Linear q_{nullptr}, k_{nullptr}, v_{nullptr}, o_{nullptr}, k_img_{nullptr},
-      v_img_{nullptr};
+  nn::Linear q_{nullptr}, k_{nullptr}, v_{nullptr}, o_{nullptr}, k_img_{nullptr}, v_img_{nullptr};
   nn::RmsNorm norm_q_{nullptr}, norm_k_{nullptr}, norm_k_img_{nullptr};
 };
 TORCH_MODULE(WanCrossAttention);
