@@ -31,10 +31,7 @@ struct ExportOptions {
 
 /// Averaged weights where there are such, in the wanted type.
 train::TensorMap weights(const train::Checkpoint& checkpoint, at::ScalarType type) {
-  auto tensors = checkpoint.read_group("model/ema/");
-  if (tensors.empty()) {
-    tensors = checkpoint.read_group("model/param/");
-  }
+  const auto tensors = checkpoint.read_group(checkpoint.weights_group());
   train::TensorMap out;
   for (const auto& [name, tensor] : tensors) {
     require(tensor.isfinite().all().item<bool>(), "{}: parameter '{}' is not finite",

@@ -116,7 +116,7 @@ models::ParameterSource safetensors_source(const std::string& path) {
 }  // namespace
 
 models::ParameterSource weights_of(const std::string& path, const std::string& preset,
-                                   comm::Communicator& world) {
+                                   const comm::Mesh& mesh) {
   std::filesystem::path given(path);
   if (given.extension() == ".safetensors") {
     return safetensors_source(path);
@@ -125,8 +125,8 @@ models::ParameterSource weights_of(const std::string& path, const std::string& p
       given.filename() == "state.h5" ? given.parent_path() : given);
   require(checkpoint->info().model == preset, "{}: holds model '{}', expected '{}'",
           checkpoint->path().string(), checkpoint->info().model, preset);
-  if (world.size() > 1) {
-    train::require_undamaged(checkpoint->path(), world);
+  if (mesh.copy_size() > 1) {
+    train::require_undamaged(checkpoint->path(), *mesh.world);
   }
   spdlog::info("weights of {}", checkpoint->path().string());
   return train::model_source(checkpoint);

@@ -58,10 +58,10 @@ class ModelFactory {
 };
 
 /// Weights of a checkpoint or run folder (averaged, where there are such), or of a safetensors file
-/// with the model's names. The source keeps the file open. Collective over `world`: ranks that read
-/// parts of a checkpoint check all of it together first. @throws Error if it is damaged, or of
+/// with the model's names. The source keeps the file open. Collective over the mesh: ranks that
+/// read parts of a checkpoint check all of it together first. @throws Error if it is damaged, or of
 /// another model than `preset`.
 models::ParameterSource weights_of(const std::string& path, const std::string& preset,
-                                   comm::Communicator& world);
+                                   const comm::Mesh& mesh);
 
 }  // namespace minwm::apps

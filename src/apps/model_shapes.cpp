@@ -4,6 +4,8 @@
 
 #include "minwm/core/error.h"
 #include "minwm/core/options.h"
+#include "minwm/models/wan/backbone.h"
+#include "minwm/nn/parameters.h"
 
 namespace minwm::apps {
 namespace {
@@ -17,34 +19,13 @@ UnitShape& add_linear(UnitShape& unit, int64_t out, int64_t in, int64_t count = 
   return unit;
 }
 
-UnitShape wan_root(const models::WanConfig& c) {
-  const int64_t patch = c.patch_size[0] * c.patch_size[1] * c.patch_size[2];
-  UnitShape root;
-  // The patch kernel has five axes and the modulations three: they are not products' matrices.
-  root.vectors = c.dim * c.in_dim * patch + c.dim + 2 * c.dim;
-  add_linear(root, c.dim, c.text_dim);
-  add_linear(root, c.dim, c.dim);
-  add_linear(root, c.dim, c.freq_dim);
-  add_linear(root, c.dim, c.dim);
-  add_linear(root, 6 * c.dim, c.dim);
-  add_linear(root, patch * c.out_dim, c.dim);
-  if (c.model_type == "i2v") {
-    add_linear(root, c.clip_dim, c.clip_dim);
-    add_linear(root, c.dim, c.clip_dim);
-    root.vectors += 2 * c.clip_dim + 2 * c.dim;
+/// A module's parameters.
+UnitShape shape_of(const torch::nn::Module& module) {
+  UnitShape shape;
+  for (const auto& p : module.parameters()) {
+    (p.dim() == 2 ? shape.matrices : shape.vectors) += p.numel();
   }
-  return root;
-}
-
-UnitShape wan_block(const models::WanConfig& c) {
-  const bool image = c.model_type == "i2v";
-  UnitShape block;
-  add_linear(block, c.dim, c.dim, 8 + (c.camera ? 1 : 0) + (image ? 2 : 0));
-  add_linear(block, c.ffn_dim, c.dim);
-  add_linear(block, c.dim, c.ffn_dim);
-  block.vectors += 6 * c.dim + (c.cross_attn_norm ? 2 * c.dim : 0);
-  block.vectors += c.qk_norm ? (4 + (image ? 1 : 0)) * c.dim : 0;
-  return block;
+  return shape;
 }
 
 constexpr int64_t kImageRows = 257;  // CLIP features of a first frame
@@ -91,11 +72,15 @@ UnitShape hy_root(int64_t width, bool action) {
 }  // namespace
 
 ModelShape wan_shape(const std::string& name, const models::WanConfig& c) {
+  const nn::HollowParameters hollow;
+  models::WanBackbone model(c, 0);
   ModelShape shape;
   shape.name = name;
-  shape.root = wan_root(c);
-  shape.block = wan_block(c);
   shape.blocks = c.num_layers;
+  shape.block = shape_of(*model.units().front());
+  shape.root = shape_of(model);
+  shape.root.matrices -= shape.blocks * shape.block.matrices;
+  shape.root.vectors -= shape.blocks * shape.block.vectors;
   shape.width = c.dim;
   shape.heads = c.num_heads;
   shape.ffn_width = c.ffn_dim;

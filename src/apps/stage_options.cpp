@@ -180,7 +180,7 @@ std::shared_ptr<models::Backbone> StageOptions::constant_network(
   require(checkpoint.info().stage == wanted_stage,
           "{} {}: was trained by stage '{}', expected a {} run", purpose,
           checkpoint.path().string(), checkpoint.info().stage, wanted_stage);
-  const auto weights = weights_of(path, checkpoint.info().model, *factory.setup().mesh.world);
+  const auto weights = weights_of(path, checkpoint.info().model, factory.setup().mesh);
   return factory.make(checkpoint.info().model, Role::kFrozen, &weights);
 }
 
@@ -212,7 +212,7 @@ std::shared_ptr<stages::Stage> StageOptions::make(const StageParts& parts) const
   if (parts.resumed) {
     critic = parts.factory.make_empty(parts.preset, Role::kTrained);
   } else {
-    const auto weights = weights_of(scores_, parts.preset, *parts.factory.setup().mesh.world);
+    const auto weights = weights_of(scores_, parts.preset, parts.factory.setup().mesh);
     critic = parts.factory.make(parts.preset, Role::kTrained, &weights);
   }
   // Rollouts longer than the scores' clips are shortened, which takes the codec.

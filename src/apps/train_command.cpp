@@ -294,7 +294,7 @@ std::shared_ptr<models::Backbone> first_weights(const TrainCommand& command,
   if (command.init.empty() || command.dry_run) {
     return factory.make(command.model, Role::kTrained);
   }
-  const auto weights = weights_of(command.init, command.model, *factory.setup().mesh.world);
+  const auto weights = weights_of(command.init, command.model, factory.setup().mesh);
   return factory.make(command.model, Role::kTrained, &weights);
 }
 

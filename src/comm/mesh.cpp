@@ -62,24 +62,32 @@ MeshOptions resolve(MeshOptions options, int64_t size) {
 
 }  // namespace
 
+GroupIds group_ids(int rank, int context, int ulysses, int copy) {
+  return {.data = rank % context,
+          .context = rank / context,
+          .ulysses = rank / ulysses,
+          .ring = rank / context * ulysses + rank % ulysses,
+          .copy = rank / copy,
+          .replicate = rank % copy};
+}
+
 Mesh make_mesh(std::shared_ptr<Communicator> world, const MeshOptions& given) {
   const MeshOptions options = resolve(given, world->size());
   require(options.timeout > 0, "parallel.timeout {}: expected more than 0 seconds",
           options.timeout);
   world->set_timeout(options.timeout);
   const auto context = static_cast<int>(options.context);
-  const auto ulysses = static_cast<int>(options.ulysses);
-  const auto copy = static_cast<int>(options.shard) * context;
-  const int rank = world->rank();
+  const GroupIds ids = group_ids(world->rank(), context, static_cast<int>(options.ulysses),
+                                 static_cast<int>(options.shard) * context);
   Mesh mesh;
   // In this order on every rank.
-  mesh.data = world->split(rank % context);
-  mesh.context = world->split(rank / context);
-  mesh.ulysses = world->split(rank / ulysses);
-  mesh.ring = world->split(rank / context * ulysses + rank % ulysses);
-  mesh.parameters = world->split(rank / copy);
-  mesh.gradients = world->split(rank / copy);
-  mesh.replicate = world->split(rank % copy);
+  mesh.data = world->split(ids.data);
+  mesh.context = world->split(ids.context);
+  mesh.ulysses = world->split(ids.ulysses);
+  mesh.ring = world->split(ids.ring);
+  mesh.parameters = world->split(ids.copy);
+  mesh.gradients = world->split(ids.copy);
+  mesh.replicate = world->split(ids.replicate);
   mesh.world = std::move(world);
   return mesh;
 }

@@ -1,7 +1,6 @@
 #include "minwm/models/state.h"
 
 #include "minwm/core/error.h"
-#include "minwm/parallel/sharded_model.h"
 
 namespace minwm::models {
 namespace {
@@ -40,10 +39,14 @@ void load_state(torch::nn::Module& module, const std::map<std::string, at::Tenso
   }
 }
 
+std::shared_ptr<parallel::ShardedModel> sharded_runner(const Backbone& model) {
+  return std::dynamic_pointer_cast<parallel::ShardedModel>(model.unit_runner());
+}
+
 void load_parameters(Backbone& model, const ParameterSource& source) {
   require_parameters(model, source.shapes, source.where);
   at::NoGradGuard no_grad;
-  if (const auto sharded = std::dynamic_pointer_cast<parallel::ShardedModel>(model.unit_runner())) {
+  if (const auto sharded = sharded_runner(model)) {
     sharded->load(source.read);
     return;
   }

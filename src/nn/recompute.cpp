@@ -1,5 +1,7 @@
 #include "minwm/nn/recompute.h"
 
+#include "minwm/nn/given_inputs.h"
+
 namespace minwm::nn {
 namespace {
 
@@ -73,26 +75,12 @@ Tensors recompute(const UnitFunction& block, const Tensors& inputs,
   if (!at::GradMode::is_enabled()) {
     return block(inputs);
   }
-  // A Function takes defined tensors only.
-  Tensors given;
-  std::vector<bool> defined;
-  for (const auto& input : inputs) {
-    defined.push_back(input.defined());
-    if (input.defined()) {
-      given.push_back(input);
-    }
-  }
-  if (given.size() == inputs.size()) {
-    return Recompute::apply(block, at::TensorList(inputs), at::TensorList(parameters));
-  }
-  const UnitFunction with_gaps = [block, defined](const Tensors& present) {
-    Tensors all(defined.size());
-    for (size_t i = 0, next = 0; i < defined.size(); ++i) {
-      all[i] = defined[i] ? present[next++] : at::Tensor();
-    }
-    return block(all);
+  const GivenInputs given(inputs);
+  const UnitFunction of_given = [block, given](const Tensors& present) {
+    return block(given.all(present));
   };
-  return Recompute::apply(with_gaps, at::TensorList(given), at::TensorList(parameters));
+  const Tensors present = given.present(inputs);
+  return Recompute::apply(of_given, at::TensorList(present), at::TensorList(parameters));
 }
 
 }  // namespace minwm::nn

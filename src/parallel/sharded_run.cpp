@@ -9,6 +9,8 @@
 
 #include <torch/torch.h>
 
+#include "minwm/nn/given_inputs.h"
+
 namespace minwm::parallel {
 namespace {
 
@@ -44,26 +46,12 @@ struct RecordedCall {
 
 struct RecomputedCall : torch::CustomClassHolder {
   RecomputedCall(std::shared_ptr<ShardState> model, size_t index, UnitFunction f,
-                 const Tensors& inputs)
-      : call(std::move(model), index), function(std::move(f)) {
-    for (const auto& input : inputs) {
-      defined.push_back(input.defined());
-    }
-  }
-  /// The unit's inputs out of the defined ones, with which autograd has to do alone.
-  Tensors all_inputs(const variable_list& present) const {
-    Tensors inputs(defined.size());
-    for (size_t i = 0, next = 0; i < inputs.size(); ++i) {
-      if (defined[i]) {
-        inputs[i] = present[next++];
-      }
-    }
-    return inputs;
-  }
+                 nn::GivenInputs inputs)
+      : call(std::move(model), index), function(std::move(f)), given(std::move(inputs)) {}
 
   RecordedCall call;
   UnitFunction function;
-  std::vector<bool> defined;
+  nn::GivenInputs given;
 };
 
 /// Runs the unit again from `inputs` and leaves gradients in their and the parameters' grad().
@@ -80,7 +68,7 @@ void run_backward(RecomputedCall& recomputed, const variable_list& inputs,
   want(inputs);
   variable_list outputs, incoming;
   at::AutoGradMode enable(true);
-  const Tensors all = recomputed.function(recomputed.all_inputs(inputs));
+  const Tensors all = recomputed.function(recomputed.given.all(inputs));
   for (size_t i = 0; i < all.size(); ++i) {
     if (gradients[i].defined() && all[i].requires_grad()) {
       outputs.push_back(all[i]);
@@ -105,7 +93,7 @@ struct Recompute : torch::autograd::Function<Recompute> {
     const RecordedCall& call = recomputed->call;
     const UnitUse use(*call.state, call.unit);
     call.state->gather_ahead(call.state->following((*call.order)[call.position]));
-    return recomputed->function(recomputed->all_inputs(present.vec()));
+    return recomputed->function(recomputed->given.all(present.vec()));
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
@@ -182,16 +170,12 @@ Tensors run_plain(ShardState& state, size_t index, const UnitFunction& function,
 
 Tensors run_recomputed(const std::shared_ptr<ShardState>& state, size_t index,
                        const UnitFunction& function, const Tensors& inputs, bool anchored) {
-  variable_list present;
-  for (const auto& input : inputs) {
-    if (input.defined()) {
-      present.push_back(input);
-    }
-  }
+  const nn::GivenInputs given(inputs);
+  variable_list present = given.present(inputs);
   if (anchored) {
     present.push_back(at::zeros({}, at::kFloat).requires_grad_(true));
   }
-  return Recompute::apply(c10::make_intrusive<RecomputedCall>(state, index, function, inputs),
+  return Recompute::apply(c10::make_intrusive<RecomputedCall>(state, index, function, given),
                           at::TensorList(present));
 }
 

@@ -1,8 +1,6 @@
 // The update rules. Both keep their moments by parameter name, so a checkpoint does not depend on
 // order.
 
-#include <numeric>
-
 #include "matrix_exchange.h"
 #include "minwm/core/error.h"
 #include "minwm/train/optimizer.h"
@@ -15,9 +13,7 @@ struct Slot {
   at::Tensor parameter, first, second;  // second: AdamW only
   std::vector<int64_t> shape;           // Muon only: of the whole parameter
   int64_t rows() const { return shape[0]; }
-  int64_t columns() const {
-    return std::accumulate(shape.begin() + 1, shape.end(), int64_t{1}, std::multiplies<>());
-  }
+  int64_t columns() const { return c10::multiply_integers(shape.begin() + 1, shape.end()); }
 };
 
 void read_moment(const std::map<std::string, at::Tensor>& state, const std::string& name,

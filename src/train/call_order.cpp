@@ -13,16 +13,16 @@ struct Group {
   int id;  ///< of the group that `rank` is in
 };
 
-/// The mesh's groups as seen by a rank of the world (mesh.cpp splits by the same numbers).
+/// The mesh's groups as seen by a rank of the world.
 std::vector<Group> groups_of(const comm::Mesh& mesh, int rank) {
-  const int context = mesh.context->size(), ulysses = mesh.ulysses->size(),
-            copy = mesh.parameters->size();
-  return {{"context", mesh.context.get(), rank / context},
-          {"ulysses", mesh.ulysses.get(), rank / ulysses},
-          {"ring", mesh.ring.get(), rank / context * ulysses + rank % ulysses},
-          {"parameters", mesh.parameters.get(), rank / copy},
-          {"gradients", mesh.gradients.get(), rank / copy},
-          {"replicate", mesh.replicate.get(), rank % copy}};
+  const auto ids =
+      comm::group_ids(rank, mesh.context->size(), mesh.ulysses->size(), mesh.parameters->size());
+  return {{"context", mesh.context.get(), ids.context},
+          {"ulysses", mesh.ulysses.get(), ids.ulysses},
+          {"ring", mesh.ring.get(), ids.ring},
+          {"parameters", mesh.parameters.get(), ids.copy},
+          {"gradients", mesh.gradients.get(), ids.copy},
+          {"replicate", mesh.replicate.get(), ids.replicate}};
 }
 
 }  // namespace

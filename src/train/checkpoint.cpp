@@ -17,7 +17,7 @@ std::filesystem::path find_step(const std::filesystem::path& path) {
   require(std::filesystem::exists(path), "checkpoint {}: does not exist", path.string());
   require(std::filesystem::is_directory(path),
           "checkpoint {}: expected a step folder or a run folder", path.string());
-  if (std::filesystem::exists(path / kStateFile) || step_of(path.filename().string()) >= 0) {
+  if (is_step_folder(path)) {
     return path;
   }
   const auto latest = latest_checkpoint(path);
@@ -123,15 +123,15 @@ TensorMap Checkpoint::read_group(const std::string& prefix) const {
   return tensors;
 }
 
+std::string Checkpoint::weights_group(bool prefer_ema) const {
+  const std::string averaged = "model/ema/";
+  const bool there = std::any_of(impl_->names.begin(), impl_->names.end(),
+                                 [&](const auto& name) { return name.starts_with(averaged); });
+  return prefer_ema && there ? averaged : "model/param/";
+}
+
 void Checkpoint::load_model(torch::nn::Module& model, bool prefer_ema) const {
-  TensorMap tensors;
-  if (prefer_ema) {
-    tensors = read_group("model/ema/");
-  }
-  if (tensors.empty()) {
-    tensors = read_group("model/param/");
-  }
-  models::load_state(model, tensors, impl_->file.path().string());
+  models::load_state(model, read_group(weights_group(prefer_ema)), impl_->file.path().string());
 }
 
 std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::path& run) {

@@ -41,9 +41,13 @@ std::vector<std::filesystem::path> step_folders(const std::filesystem::path& dir
   return folders;
 }
 
+bool is_step_folder(const std::filesystem::path& path) {
+  return step_of(path.filename().string()) >= 0 || std::filesystem::exists(path / kStateFile);
+}
+
 std::vector<std::filesystem::path> candidates(const std::filesystem::path& run) {
-  if (step_of(run.filename().string()) >= 0 || std::filesystem::exists(run / kStateFile)) {
-    return {run};  // a step folder itself
+  if (is_step_folder(run)) {
+    return {run};
   }
   std::vector<std::filesystem::path> newest_first;
   for (const auto& directory : {run / "checkpoints", run}) {

@@ -25,7 +25,10 @@ int64_t step_of(const std::string& name);
 /// Complete-looking step folders below `directory`, oldest first. Empty if it does not exist.
 std::vector<std::filesystem::path> step_folders(const std::filesystem::path& directory);
 
-/// The step folders of a run folder or checkpoints folder, newest first.
+/// By its name, or because it holds a state file.
+bool is_step_folder(const std::filesystem::path& path);
+
+/// The step folders of a run folder or checkpoints folder, newest first; a step folder itself.
 std::vector<std::filesystem::path> candidates(const std::filesystem::path& run);
 
 /// sum over i of mix64((i << 32) | word_i) mod 2^64 over the tensor's 32-bit words in row-major

@@ -31,11 +31,7 @@ void require_fits(const Piece& piece) {
 }  // namespace
 
 int64_t Piece::numel() const {
-  int64_t product = 1;
-  for (const int64_t size : shape) {
-    product *= size;
-  }
-  return product;
+  return c10::multiply_integers(shape);
 }
 
 at::Tensor HostBuffers::copy(const std::string& name, const at::Tensor& flat) {

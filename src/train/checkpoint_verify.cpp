@@ -36,10 +36,7 @@ std::vector<fs::path> candidates_of_all(const fs::path& run, comm::Communicator&
 uint64_t partial_sum(const Checkpoint& checkpoint, const std::string& name, int64_t index,
                      const comm::Communicator& world) {
   constexpr int64_t kPiece = int64_t{4} << 20;  // elements
-  int64_t numel = 1;
-  for (const int64_t size : checkpoint.shape(name)) {
-    numel *= size;
-  }
+  const int64_t numel = c10::multiply_integers(checkpoint.shape(name));
   const Share share = share_of(index, numel, world.rank(), world.size());
   uint64_t sum = 0;
   for (int64_t begin = share.begin; begin < share.end; begin += kPiece) {

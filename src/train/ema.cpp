@@ -21,9 +21,9 @@ Ema::Ema(const EmaOptions& options, NamedParameters parameters, NamedParameters 
   }
 }
 
-void Ema::start_if_due(int64_t completed) {
+bool Ema::start_if_due(int64_t completed) {
   if (started_ || options_.decay <= 0 || completed < options_.start) {
-    return;
+    return false;
   }
   at::NoGradGuard no_grad;
   started_ = true;
@@ -36,6 +36,7 @@ void Ema::start_if_due(int64_t completed) {
       shadow_[i] = weight.to(at::kFloat).clone();
     }
   }
+  return true;
 }
 
 void Ema::update() {

@@ -1,18 +1,15 @@
 #include "minwm/train/learner.h"
 
 #include "minwm/core/error.h"
-#include "minwm/parallel/sharded_model.h"
+#include "minwm/models/state.h"
 
 namespace minwm::train {
 namespace {
 
 /// Tells a sharded average that its values were changed.
 void changed(const std::shared_ptr<models::Backbone>& average) {
-  if (average) {
-    if (const auto sharded =
-            std::dynamic_pointer_cast<parallel::ShardedModel>(average->unit_runner())) {
-      sharded->weights_changed();
-    }
+  if (const auto sharded = average ? models::sharded_runner(*average) : nullptr) {
+    sharded->weights_changed();
   }
 }
 
@@ -35,8 +32,9 @@ Learner::Learner(const stages::Network& network, const OptimizerOptions& optimiz
       health_(network.name, health) {}
 
 void Learner::start_average_if_due(int64_t completed) {
-  ema_.start_if_due(completed);
-  changed(average_);
+  if (ema_.start_if_due(completed)) {
+    changed(average_);
+  }
 }
 
 void Learner::swap_average() {

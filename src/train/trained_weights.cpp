@@ -1,14 +1,10 @@
 #include "minwm/train/trained_weights.h"
 
-#include "minwm/parallel/sharded_model.h"
+#include "minwm/models/state.h"
 #include "minwm/train/data_parallel.h"
 
 namespace minwm::train {
 namespace {
-
-std::shared_ptr<parallel::ShardedModel> sharded_runner(const models::Backbone& model) {
-  return std::dynamic_pointer_cast<parallel::ShardedModel>(model.unit_runner());
-}
 
 /// Weights spread over the ranks of one copy.
 class ShardedWeights : public TrainedWeights {
@@ -50,14 +46,14 @@ class ShardedWeights : public TrainedWeights {
 
 std::unique_ptr<TrainedWeights> make_trained_weights(models::Backbone& model,
                                                      const comm::Mesh& mesh) {
-  if (auto sharded = sharded_runner(model)) {
+  if (auto sharded = models::sharded_runner(model)) {
     return std::make_unique<ShardedWeights>(std::move(sharded), mesh);
   }
   return std::make_unique<DataParallel>(mesh, named_parameters(model));
 }
 
 NamedParameters held_values(models::Backbone& model) {
-  const auto sharded = sharded_runner(model);
+  const auto sharded = models::sharded_runner(model);
   if (!sharded) {
     return named_parameters(model);
   }

@@ -10,22 +10,15 @@
 #include "minwm/core/error.h"
 #include "mpi_test.h"
 #include "src/comm/nccl_module.h"
+#include "tests/core/temporary_folder.h"
 
 namespace minwm::comm {
 namespace {
 
 using ::testing::AllOf;
+using testing::error_of;
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-std::string error_of(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
 
 TEST(NcclErrors, AMachineWithoutAGpuIsToldSo) {
   // This program never opens a device, so that there is none for it on any machine.

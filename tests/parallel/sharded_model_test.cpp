@@ -6,11 +6,13 @@
 #include <gtest/gtest.h>
 
 #include "minwm/core/error.h"
+#include "tests/core/temporary_folder.h"
 #include "tests/parallel/sharded_test.h"
 
 namespace minwm::parallel {
 namespace {
 
+using testing::error_of;
 using ::testing::HasSubstr;
 using testing::one_copy;
 using testing::shard_toy;
@@ -18,16 +20,6 @@ using testing::toy_sample;
 using testing::ToyModel;
 using testing::ToySize;
 using testing::world;
-
-template <class Action>
-std::string error_of(const Action& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
 
 const comm::Mesh& mesh() {
   static const comm::Mesh made = one_copy();

@@ -45,6 +45,14 @@ struct Mesh {
   int64_t copy_size() const { return parameters->size(); }
 };
 
+/// Which group of each kind a rank is in: ranks with equal numbers share it.
+struct GroupIds {
+  int data, context, ulysses, ring, copy, replicate;
+};
+/// Of a rank of the world, given the sizes of a context group, of its ulysses part, and of the
+/// ranks that hold one copy.
+GroupIds group_ids(int rank, int context, int ulysses, int copy);
+
 /// Collective over `world`; sets its timeout.
 /// @throws Error if the product of the axes is not the world's size.
 Mesh make_mesh(std::shared_ptr<Communicator> world, const MeshOptions& options);

@@ -9,6 +9,7 @@
 #include <torch/torch.h>
 
 #include "minwm/models/backbone.h"
+#include "minwm/parallel/sharded_model.h"
 
 namespace minwm::models {
 
@@ -25,6 +26,9 @@ struct ParameterSource {
   /// Elements [begin, begin + count) of a parameter in row-major order, 1-D.
   std::function<at::Tensor(const std::string& name, int64_t begin, int64_t count)> read;
 };
+
+/// What runs the model's units if its weights are spread over ranks, else null.
+std::shared_ptr<parallel::ShardedModel> sharded_runner(const Backbone& model);
 
 /// The weights of a source into a model, as strictly as load_state: whole parameters, or a sharded
 /// model's pieces.

@@ -129,6 +129,9 @@ class Checkpoint {
   std::vector<int64_t> checksums() const;
   /// Every dataset whose name starts with `prefix`, named by the rest.
   TensorMap read_group(const std::string& prefix) const;
+  /// Where the model's weights are: "model/ema/" if there are averaged ones and they are preferred,
+  /// else "model/param/".
+  std::string weights_group(bool prefer_ema = true) const;
   /// Strictly loads "model/<kind>/…" (kind "ema" if present and preferred, else "param") into a
   /// module.
   void load_model(torch::nn::Module& model, bool prefer_ema = true) const;

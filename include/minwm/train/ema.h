@@ -25,7 +25,8 @@ class Ema {
   Ema(const EmaOptions& options, NamedParameters parameters, NamedParameters storage = {});
   /// Before the first iteration and after every one: makes the copy once `completed` iterations
   /// reach `start`.
-  void start_if_due(int64_t completed);
+  /// @returns whether it made it now.
+  bool start_if_due(int64_t completed);
   /// After an update of the weights; nothing before the start.
   void update();
   bool started() const { return started_; }
