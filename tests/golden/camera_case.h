@@ -37,4 +37,8 @@ void check_refused(const Case& c, Report& report, const std::string& name, const
   report.check(name, !c.has("out/" + name), "is refused but has an expected result");
 }
 
+/// Upstream's helper from strings to labels, which swaps left and right against the labels of poses
+/// (defect 3 of the spec): kept for the cases, nothing of ours uses it. [frames] int64.
+at::Tensor string_labels(const std::string& text, int64_t frames);
+
 }  // namespace minwm::golden

@@ -34,29 +34,6 @@ int64_t python_int(const std::string& raw) {
   return (text[0] == '-' ? -1 : 1) * std::stoll(digits);
 }
 
-/// Upstream's helper from strings to labels, which swaps left and right against the labels of poses
-/// (defect 3 of the spec): kept here, nothing of ours uses it.
-at::Tensor string_labels(const std::string& text, int64_t frames) {
-  at::Tensor labels = at::zeros({frames}, at::kLong);
-  int64_t next = 1;
-  for (size_t begin = 0; begin <= text.size() && !strip(text).empty();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    const std::string piece = strip(text.substr(begin, end - begin));
-    const size_t star = piece.find('*');
-    std::string key = strip(piece.substr(0, star));
-    std::transform(key.begin(), key.end(), key.begin(), [](char c) { return std::tolower(c); });
-    const int64_t count = star == piece.npos ? 1 : python_int(piece.substr(star + 1));
-    static const std::map<std::string, int64_t> kLabels = {
-        {"w", 9}, {"s", 18}, {"a", 27}, {"d", 36}, {"j", 2}, {"l", 1}, {"i", 3}, {"k", 4}};
-    const auto known = kLabels.find(key);
-    for (int64_t i = 0; i < count && next < frames; ++i) {
-      labels[next++] = known == kLabels.end() ? 0 : known->second;
-    }
-    begin = end + 1;
-  }
-  return labels;
-}
-
 at::Tensor views_of(const std::vector<Motion>& motions) {
   return invert_poses(integrate(motions));
 }
@@ -199,4 +176,26 @@ const bool registered[] = {register_kind("camera.pose.star", replay_star),
                            register_kind("camera.pose.json", replay_json)};
 
 }  // namespace
+
+at::Tensor string_labels(const std::string& text, int64_t frames) {
+  at::Tensor labels = at::zeros({frames}, at::kLong);
+  int64_t next = 1;
+  for (size_t begin = 0; begin <= text.size() && !strip(text).empty();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    const std::string piece = strip(text.substr(begin, end - begin));
+    const size_t star = piece.find('*');
+    std::string key = strip(piece.substr(0, star));
+    std::transform(key.begin(), key.end(), key.begin(), [](char c) { return std::tolower(c); });
+    const int64_t count = star == piece.npos ? 1 : python_int(piece.substr(star + 1));
+    static const std::map<std::string, int64_t> kLabels = {
+        {"w", 9}, {"s", 18}, {"a", 27}, {"d", 36}, {"j", 2}, {"l", 1}, {"i", 3}, {"k", 4}};
+    const auto known = kLabels.find(key);
+    for (int64_t i = 0; i < count && next < frames; ++i) {
+      labels[next++] = known == kLabels.end() ? 0 : known->second;
+    }
+    begin = end + 1;
+  }
+  return labels;
+}
+
 }  // namespace minwm::golden
