@@ -2,6 +2,7 @@
 
 #include "clip_noise.h"
 #include "denoise.h"
+#include "frame_inputs.h"
 #include "minwm/core/error.h"
 #include "minwm/diffusion/guidance.h"
 
@@ -14,11 +15,14 @@ at::Tensor stream_clip(const std::shared_ptr<models::Backbone>& model,
   const int64_t chunk = request.stream.chunk_frames;
   WorldStream stream(model, nullptr, request.stream);
   const at::Tensor& given = request.given_latents;
-  const bool inside_chunk = given.defined() && given.size(1) == 1 && chunk > 1;
-  stream.begin(request.conditions, inside_chunk ? given : at::Tensor(), request.height,
-               request.width, request.negative);
+  // A single given latent is a frame of the first chunk, or told; more are chunks of their own.
+  const bool told = model->reads_first_latent();
+  const bool chunks_given = given.defined() && (given.size(1) > 1 || (chunk == 1 && !told));
+  const bool first_given = given.defined() && (told || !chunks_given);
+  stream.begin(request.conditions, first_given ? given.narrow(1, 0, 1) : at::Tensor(),
+               request.height, request.width, request.negative);
   std::vector<at::Tensor> chunks;
-  if (given.defined() && !inside_chunk) {
+  if (chunks_given) {
     require(given.size(1) % chunk == 0,
             "generate: {} given latents: streaming takes 1 or a multiple of the chunk ({})",
             given.size(1), chunk);
@@ -34,15 +38,32 @@ at::Tensor stream_clip(const std::shared_ptr<models::Backbone>& model,
   return at::cat(chunks, 1);
 }
 
+/// What the model is told of all frames at once.
+models::Conditions clip_conditions(const models::Backbone& model, const GenerateRequest& request,
+                                   const camera::Cameras& cameras, int64_t frames,
+                                   const at::Tensor& given) {
+  models::Conditions conditions = request.conditions.to(model.parameters().front().device());
+  conditions.text = conditions.text.to(at::kFloat);
+  conditions.cameras = model.reads_cameras() ? cameras : camera::Cameras{};
+  if (model.reads_actions() && !conditions.actions.defined()) {
+    require(cameras.defined(), "generate: this model reads the actions of poses, give poses");
+    conditions.actions = models::actions_of(cameras);
+  }
+  require(!model.reads_first_latent() || !given.defined() || given.size(1) == 1,
+          "generate: {} given latents: this model is told its first one and no others",
+          given.defined() ? given.size(1) : 0);
+  return with_image(model, conditions, given, frames);
+}
+
 at::Tensor bidirectional_clip(const std::shared_ptr<models::Backbone>& model,
                               const GenerateRequest& request, const camera::Cameras& cameras,
                               int64_t frames) {
   const auto& options = request.stream;
   const at::Device device = model->parameters().front().device();
+  const at::Tensor given =
+      request.given_latents.defined() ? request.given_latents.to(device, at::kFloat) : at::Tensor();
   models::ForwardInput input, unguided;
-  input.conditions = request.conditions.to(device);
-  input.conditions.text = input.conditions.text.to(at::kFloat);
-  input.conditions.cameras = cameras;
+  input.conditions = clip_conditions(*model, request, cameras, frames, given);
   unguided.conditions = input.conditions.with_text_of(request.negative.to(device));
   const std::vector<int64_t> shape = {request.conditions.text.size(0), frames,
                                       model->latent_channels(), request.height, request.width};
@@ -60,8 +81,7 @@ at::Tensor bidirectional_clip(const std::shared_ptr<models::Backbone>& model,
                ? flow
                : diffusion::guide(flow, model->forward(unguided), options.guidance_scale);
   };
-  walk.given =
-      request.given_latents.defined() ? request.given_latents.to(device, at::kFloat) : at::Tensor();
+  walk.given = model->reads_first_latent() ? at::Tensor() : given;
   return denoise(*diffusion::make_sampler(options.solver, options.sigmas), walk);
 }
 
@@ -75,12 +95,16 @@ at::Tensor generate_latents(const std::shared_ptr<models::Backbone>& model,
           model->text_dim());
   const at::Device device = model->parameters().front().device();
   const camera::Cameras& own = request.conditions.cameras;
-  require(own.defined() || request.camera_to_world.defined(), "generate: no cameras were given");
-  const camera::Cameras cameras =
-      own.defined() ? camera::Cameras{own.world_to_camera.to(device), own.intrinsics.to(device)}
-                    : stream_cameras(request.camera_to_world, text.size(0), request.stream.fx,
-                                     request.stream.fy, device);
-  const int64_t frames = cameras.world_to_camera.size(1);
+  camera::Cameras cameras;
+  if (own.defined()) {
+    cameras = {own.world_to_camera.to(device), own.intrinsics.to(device)};
+  } else if (request.camera_to_world.defined()) {
+    cameras = stream_cameras(request.camera_to_world, text.size(0), request.stream.fx,
+                             request.stream.fy, device);
+  }
+  require(cameras.defined() || !model->reads_cameras(), "generate: no cameras were given");
+  const int64_t frames = cameras.defined() ? cameras.world_to_camera.size(1) : request.frames;
+  require(frames > 0, "generate: neither cameras nor a number of frames were given");
   return request.mode == Mode::kStream ? stream_clip(model, request, cameras, frames)
                                        : bidirectional_clip(model, request, cameras, frames);
 }

@@ -2,6 +2,8 @@
 
 #include "clip_noise.h"
 #include "denoise.h"
+#include "frame_inputs.h"
+#include "history.h"
 #include "minwm/core/error.h"
 #include "minwm/diffusion/guidance.h"
 
@@ -13,25 +15,36 @@ struct WorldStream::Impl {
   StreamOptions options;
   std::unique_ptr<models::KvCache> cache, unguided_cache;  // the second only under guidance
   std::unique_ptr<models::DecodeState> decode_state;
-  models::Conditions conditions, unguided;
-  at::Tensor first_latent;
+  std::unique_ptr<History> history;         // only with a context memory
+  models::Conditions conditions, unguided;  // of the whole clip
+  at::Tensor first_latent;  // to be kept clean in the sequence; undefined if told otherwise
+  at::Tensor last_view;     // [B, 1, 4, 4], of the frame before the next
   int64_t height = 0, width = 0, frames = 0, chunks = 0;
   at::Device device = at::kCPU;
 
   bool guided() const { return options.guidance_scale != 1; }
   int64_t batch() const { return conditions.text.size(0); }
 
-  /// `all` for the next n frames.
-  models::Conditions chunk_conditions(const models::Conditions& all, const camera::Cameras& cameras,
-                                      int64_t n) const {
-    models::Conditions own = all;
-    own.cameras = cameras;
-    if (all.image_latents.defined()) {
-      const int64_t end = all.image_latents.size(1), first = std::min(frames, end);
-      const at::Tensor some = all.image_latents.slice(1, first, std::min(first + n, end));
-      own.image_latents = at::constant_pad_nd(some, {0, 0, 0, 0, 0, 0, 0, n - some.size(1)});
+  /// The labels of the next n frames; the first one's motion begins at the frame before it.
+  at::Tensor actions(const camera::Cameras& cameras, int64_t n) const {
+    if (!model->reads_actions()) {
+      return {};
     }
-    return own;
+    if (conditions.actions.defined()) {
+      require(frames + n <= conditions.actions.size(1),
+              "world stream: actions were given for {} frames, not for {}",
+              conditions.actions.size(1), frames + n);
+      return conditions.actions.narrow(1, frames, n);
+    }
+    require(cameras.defined(), "world stream: this model reads the actions of poses, give poses");
+    if (!last_view.defined()) {
+      return models::actions_of(cameras);
+    }
+    return models::actions_of({at::cat({last_view, cameras.world_to_camera}, 1), {}}).slice(1, 1);
+  }
+
+  FrameInputs next_inputs(const camera::Cameras& cameras, int64_t n) const {
+    return {at::arange(frames, frames + n).expand({batch(), n}), cameras, actions(cameras, n)};
   }
 
   at::Tensor flow(models::StreamInput& in, models::StreamInput& unguided_in,
@@ -46,10 +59,12 @@ struct WorldStream::Impl {
 
   /// Walks the next n frames down the noise levels. `given` [B, 1, …] replaces the first frame
   /// (t = 0) or is undefined.
-  at::Tensor generate(int64_t n, const camera::Cameras& cameras, const at::Tensor& given) {
+  at::Tensor generate(int64_t n, const FrameInputs& inputs, const at::Tensor& given) {
     models::StreamInput in, unguided_in;
-    in.conditions = chunk_conditions(conditions, cameras, n);
-    unguided_in.conditions = chunk_conditions(unguided, cameras, n);
+    in.conditions = conditions_of(*model, conditions, inputs);
+    if (guided()) {
+      unguided_in.conditions = conditions_of(*model, unguided, inputs);
+    }
     const std::vector<int64_t> shape = {batch(), n, model->latent_channels(), height, width};
     Walk walk;
     walk.noise = [&](int64_t step) {
@@ -67,26 +82,64 @@ struct WorldStream::Impl {
                    walk);
   }
 
-  /// Commits clean latents at `timestep` and decodes them.
-  Chunk finish(at::Tensor latents, const camera::Cameras& cameras, double timestep) {
-    const int64_t n = latents.size(1);
+  /// Writes the keys and values of clean latents at `timestep`.
+  void commit(const at::Tensor& latents, const FrameInputs& inputs, double timestep) {
     models::StreamInput in;
     in.latents = latents;
-    in.timestep = at::full({latents.size(0), n}, timestep, latents.options());
-    in.conditions = chunk_conditions(conditions, cameras, n);
+    in.timestep = at::full({latents.size(0), latents.size(1)}, timestep, latents.options());
+    in.conditions = conditions_of(*model, conditions, inputs);
     in.commit = true;
     model->stream(in, *cache);
     if (guided()) {
-      in.conditions = chunk_conditions(unguided, cameras, n);
+      in.conditions = conditions_of(*model, unguided, inputs);
       model->stream(in, *unguided_cache);
     }
-    frames += n;
+  }
+
+  /// Makes the caches anew from the finished frames that the next ones look back at.
+  void recall(const camera::Cameras& next) {
+    const auto recalled = history->recall(next);
+    cache->forget_frames();
+    if (guided()) {
+      unguided_cache->forget_frames();
+    }
+    commit(recalled.latents, recalled.frames, options.memory->timestep);
+  }
+
+  /// Takes clean latents as the next frames, committed at `timestep` unless there is a memory, and
+  /// decodes them.
+  Chunk finish(at::Tensor latents, const FrameInputs& inputs, double timestep) {
+    if (history) {
+      history->append(latents, inputs);
+    } else {
+      commit(latents, inputs, timestep);
+    }
+    if (inputs.cameras.defined()) {
+      last_view = inputs.cameras.world_to_camera.slice(1, -1);
+    }
+    frames += latents.size(1);
     ++chunks;
     Chunk chunk{std::move(latents), {}};
     if (codec) {
       chunk.pixels = codec->decode_stream(chunk.latents, *decode_state);
     }
     return chunk;
+  }
+
+  void make_caches() {
+    models::CacheOptions of_cache;
+    of_cache.batch = batch();
+    of_cache.window_frames = options.window_frames;
+    of_cache.sink_frames = options.sink_frames;
+    if (options.memory) {
+      of_cache.window_frames = History::most_frames(*options.memory) + options.chunk_frames;
+      of_cache.sink_frames = 0;
+      history = std::make_unique<History>(*options.memory, options.seed);
+    }
+    cache = model->make_cache(of_cache, height, width);
+    if (guided()) {
+      unguided_cache = model->make_cache(of_cache, height, width);
+    }
   }
 
   void require_begun() const {
@@ -106,12 +159,20 @@ WorldStream::WorldStream(std::shared_ptr<models::Backbone> model,
                          std::shared_ptr<models::Codec> codec, const StreamOptions& options)
     : impl_(std::make_unique<Impl>()) {
   require(!options.sigmas.empty(), "world stream: at least one noise level is needed");
-  require(options.fx > 0 && options.fy > 0,
+  require(!model->reads_cameras() || (options.fx > 0 && options.fy > 0),
           "world stream: normalised focal lengths must be positive, got {} {}", options.fx,
           options.fy);
-  require(options.window_frames >= options.chunk_frames + options.sink_frames,
-          "world stream: a window of {} frames does not hold a chunk of {} and {} sink frames",
-          options.window_frames, options.chunk_frames, options.sink_frames);
+  if (const auto& memory = options.memory) {
+    require(memory->temporal >= 1 && memory->frames >= memory->temporal && memory->timestep >= 0 &&
+                memory->timestep <= 1000,
+            "world stream: a memory of {} frames, {} of them the last ones, at timestep {}: "
+            "expected frames >= last ones >= 1 and a timestep in 0 … 1000",
+            memory->frames, memory->temporal, memory->timestep);
+  } else {
+    require(options.window_frames >= options.chunk_frames + options.sink_frames,
+            "world stream: a window of {} frames does not hold a chunk of {} and {} sink frames",
+            options.window_frames, options.chunk_frames, options.sink_frames);
+  }
   impl_->model = std::move(model);
   impl_->codec = std::move(codec);
   impl_->options = options;
@@ -128,19 +189,18 @@ void WorldStream::begin(const models::Conditions& conditions, const at::Tensor& 
           conditions.text.defined() ? conditions.text.dim() : 0);
   s.conditions = conditions.to(s.device);
   s.conditions.text = s.conditions.text.to(at::kFloat);
-  s.first_latent = first_latent.defined() ? first_latent.to(s.device, at::kFloat) : first_latent;
+  const at::Tensor first =
+      first_latent.defined() ? first_latent.to(s.device, at::kFloat) : first_latent;
+  s.conditions = with_image(*s.model, s.conditions, first, 1);
+  s.first_latent = s.model->reads_first_latent() ? at::Tensor() : first;
+  s.last_view = at::Tensor();
   s.height = height;
   s.width = width;
   s.frames = s.chunks = 0;
-  models::CacheOptions cache;
-  cache.batch = s.batch();
-  cache.window_frames = s.options.window_frames;
-  cache.sink_frames = s.options.sink_frames;
-  s.cache = s.model->make_cache(cache, height, width);
   if (s.guided()) {
     s.unguided = s.conditions.with_text_of(negative.to(s.device));
-    s.unguided_cache = s.model->make_cache(cache, height, width);
   }
+  s.make_caches();
   if (s.codec) {
     s.decode_state = s.codec->make_decode_state();
   }
@@ -166,7 +226,14 @@ WorldStream::Chunk WorldStream::next(const camera::Cameras& cameras, int64_t fra
   if (given.defined() && frames == 1) {  // nothing is left to generate
     return accept(given.expand({s.batch(), -1, -1, -1, -1}), cameras);
   }
-  return s.finish(s.generate(frames, cameras, given), cameras, s.options.context_timestep);
+  const FrameInputs inputs = s.next_inputs(cameras, frames);
+  if (s.history && s.frames > 0) {
+    require(frames <= s.options.chunk_frames,
+            "world stream: a context memory leaves room for chunks of {} frames, not of {}",
+            s.options.chunk_frames, frames);
+    s.recall(cameras);
+  }
+  return s.finish(s.generate(frames, inputs, given), inputs, s.options.context_timestep);
 }
 
 WorldStream::Chunk WorldStream::accept(const at::Tensor& latents,
@@ -182,7 +249,8 @@ WorldStream::Chunk WorldStream::accept(const at::Tensor& latents, const camera::
   at::NoGradGuard no_grad;
   auto& s = *impl_;
   s.require_begun();
-  return s.finish(latents.to(s.device, at::kFloat), cameras, 0);
+  const FrameInputs inputs = s.next_inputs(cameras, latents.size(1));
+  return s.finish(latents.to(s.device, at::kFloat), inputs, 0);
 }
 
 int64_t WorldStream::frames() const {

@@ -17,10 +17,13 @@ struct GenerateRequest {
   /// they are defined, camera_to_world otherwise.
   models::Conditions conditions;
   models::Conditions negative;  ///< text of guidance's unconditional pass; undefined = zeros
-  at::Tensor
-      given_latents;  ///< [B, n, C, h, w] or undefined: the clip's first n latents. Streaming takes
-                      ///< n = 1 (inside the first chunk) or whole chunks; bidirectional any n
+  /// [B, n, C, h, w] or undefined: the clip's first n latents. Streaming takes n = 1 (inside the
+  /// first chunk) or whole chunks; bidirectional any n. Models that are told the first latent
+  /// through their conditions are told this one, and n = 1 then keeps nothing clean (bidirectional:
+  /// no other n).
+  at::Tensor given_latents;
   at::Tensor camera_to_world;     ///< [B, T, 4, 4] or [T, 4, 4] float64, frame 0 = identity
+  int64_t frames = 0;             ///< T where a model reads no cameras and none are given
   int64_t height = 0, width = 0;  ///< of the latents
   StreamOptions stream;           ///< sigmas, solver, chunk, window, guidance, seed, intrinsics
                          ///< (bidirectional uses the sigmas, guidance, seed and intrinsics)
