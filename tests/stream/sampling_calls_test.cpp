@@ -6,62 +6,15 @@
 #include "minwm/camera/pose_string.h"
 #include "minwm/core/error.h"
 #include "minwm/stream/generate.h"
+#include "tests/stream/recording_model.h"
 
 namespace minwm::stream {
 namespace {
 
 using ::testing::ElementsAre;
-
-constexpr int64_t kSize = 2, kChannels = 4;
-
-class CountingCache : public models::KvCache {
- public:
-  void reset() override { seen = 0; }
-  int64_t frames_seen() const override { return seen; }
-  int64_t seen = 0;
-};
-
-/// Predicts the text's first value everywhere and remembers what it was asked.
-class RecordingModel : public models::Backbone {
- public:
-  RecordingModel() { register_parameter("unused", at::zeros({1})); }
-  at::Tensor forward(const models::ForwardInput& input) override {
-    models::StreamInput call;
-    call.latents = input.latents;
-    call.timestep = input.timestep;
-    call.conditions = input.conditions;
-    calls.push_back(call);
-    return at::full_like(input.latents, text_of(input.conditions));
-  }
-  at::Tensor stream(const models::StreamInput& input, models::KvCache& cache) override {
-    calls.push_back(input);
-    auto& counting = dynamic_cast<CountingCache&>(cache);
-    counting.seen += input.commit ? input.latents.size(1) : 0;
-    return input.commit ? at::Tensor() : at::full_like(input.latents, text_of(input.conditions));
-  }
-  std::unique_ptr<models::KvCache> make_cache(const models::CacheOptions&, int64_t,
-                                              int64_t) override {
-    return std::make_unique<CountingCache>();
-  }
-  std::vector<std::shared_ptr<torch::nn::Module>> units() override { return {}; }
-  int64_t latent_channels() const override { return kChannels; }
-  int64_t text_dim() const override { return 1; }
-  void set_compute_dtype(at::ScalarType) override {}
-  void set_activation_checkpointing(bool) override {}
-
-  static double text_of(const models::Conditions& conditions) {
-    return conditions.text.flatten()[0].item<double>();
-  }
-  /// Timestep of each call's last frame.
-  std::vector<double> timesteps() const {
-    std::vector<double> all;
-    for (const auto& call : calls) {
-      all.push_back(call.timestep.flatten()[-1].item<double>());
-    }
-    return all;
-  }
-  std::vector<models::StreamInput> calls;
-};
+using testing::kChannels;
+using testing::kSize;
+using testing::RecordingModel;
 
 class SamplingCalls : public ::testing::Test {
  protected:
