@@ -98,6 +98,8 @@ std::string info_to_json(const CheckpointInfo& info) {
       {"context_noise", info.context_noise},
       {"window_frames", info.window_frames},
       {"sink_frames", info.sink_frames},
+      {"camera_cache", info.camera_cache},
+      {"context_action", info.context_action},
       {"shift", info.shift},
       {"chunk_frames", info.chunk_frames},
       {"latent_height", info.latent_height},
@@ -127,6 +129,8 @@ CheckpointInfo info_from_json(const std::string& text, const std::string& where)
     info.context_noise = json.value("context_noise", info.context_noise);
     info.window_frames = json.value("window_frames", info.window_frames);
     info.sink_frames = json.value("sink_frames", info.sink_frames);
+    info.camera_cache = json.value("camera_cache", info.camera_cache);
+    info.context_action = json.value("context_action", info.context_action);
     json.at("shift").get_to(info.shift);
     json.at("chunk_frames").get_to(info.chunk_frames);
     json.at("latent_height").get_to(info.latent_height);

@@ -30,6 +30,10 @@ struct CheckpointInfo {
   double shift = 0;
   int64_t chunk_frames = 0;
   int64_t window_frames = 0, sink_frames = 0;  ///< attention window of its rollouts; 0 = the clip
+  /// How its cache is read (models::StreamSwitches): "dual", or "rope_only" as the published HY
+  /// camera checkpoints; and whether committed frames are told their actions.
+  std::string camera_cache = "dual";
+  bool context_action = false;
   int64_t latent_height = 0, latent_width = 0, latent_frames = 0;
   double fx = 0, fy = 0;      ///< normalised intrinsics trained with
   std::string mesh;           ///< how its ranks were arranged, for readers: "replicate 1 x shard 4"
