@@ -33,6 +33,9 @@ Conditions Conditions::with_text_of(const Conditions& negative) const {
 Conditions Conditions::frames(int64_t first, int64_t count) const {
   Conditions out = *this;
   out.cameras = cameras.frames(first, count);
+  if (actions.defined()) {
+    out.actions = actions.narrow(1, first, count);
+  }
   if (image_latents.defined()) {
     out.image_latents = image_latents.narrow(1, first, count);
   }
@@ -43,7 +46,7 @@ Conditions Conditions::to(const c10::Device& device) const {
   Conditions out = *this;
   for (at::Tensor* tensor :
        {&out.text, &out.text_mask, &out.byt5, &out.byt5_mask, &out.vision, &out.image_latents,
-        &out.image_features, &out.cameras.world_to_camera, &out.cameras.intrinsics}) {
+        &out.image_features, &out.actions, &out.cameras.world_to_camera, &out.cameras.intrinsics}) {
     if (tensor->defined()) {
       *tensor = tensor->to(device);
     }

@@ -1,5 +1,7 @@
 #include "minwm/models/state.h"
 
+#include <algorithm>
+
 #include "minwm/core/error.h"
 
 namespace minwm::models {
@@ -24,6 +26,12 @@ void require_parameters(const torch::nn::Module& module, const Shapes& shapes,
   }
 }
 
+bool matches(const std::string& name, const std::vector<std::string>& patterns) {
+  return std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
+    return !pattern.empty() && name.find(pattern) != std::string::npos;
+  });
+}
+
 }  // namespace
 
 void load_state(torch::nn::Module& module, const std::map<std::string, at::Tensor>& tensors,
@@ -37,6 +45,32 @@ void load_state(torch::nn::Module& module, const std::map<std::string, at::Tenso
   for (auto& item : module.named_parameters()) {
     item.value().copy_(tensors.at(item.key()));
   }
+}
+
+CompletedSource complete(const ParameterSource& source, const ParameterSource& initial,
+                         const Allowance& allowed) {
+  CompletedSource out;
+  out.source.where = source.where;
+  Shapes absent;
+  for (const auto& [name, shape] : initial.shapes) {
+    if (!source.shapes.contains(name) && matches(name, allowed.missing)) {
+      absent[name] = shape;
+      out.initial.push_back(name);
+    }
+  }
+  for (const auto& [name, shape] : source.shapes) {
+    if (!initial.shapes.contains(name) && matches(name, allowed.extra)) {
+      out.ignored.push_back(name);
+    } else {
+      out.source.shapes[name] = shape;
+    }
+  }
+  out.source.shapes.insert(absent.begin(), absent.end());
+  out.source.read = [given = source.read, own = initial.read, absent = std::move(absent)](
+                        const std::string& name, int64_t begin, int64_t count) {
+    return absent.contains(name) ? own(name, begin, count) : given(name, begin, count);
+  };
+  return out;
 }
 
 std::shared_ptr<parallel::ShardedModel> sharded_runner(const Backbone& model) {

@@ -24,27 +24,32 @@ std::vector<int64_t> rotary_split(int64_t head_dim) {
   return {head_dim / 2 - 2 * third, third, third};
 }
 
-at::Tensor rotary_angles(const at::Tensor& positions, int64_t pairs) {
+at::Tensor rotary_angles(const at::Tensor& positions, int64_t pairs, double base) {
   const at::Tensor frequencies = at::pow(
-      10000.0, -at::arange(pairs, at::kDouble) / static_cast<double>(std::max<int64_t>(pairs, 1)));
+      base, -at::arange(pairs, at::kDouble) / static_cast<double>(std::max<int64_t>(pairs, 1)));
   return positions.to(at::kDouble).unsqueeze(-1) * frequencies;
 }
 
 at::Tensor rotary_table(const std::vector<int64_t>& frame_positions, int64_t height, int64_t width,
-                        int64_t head_dim) {
-  require(head_dim % 2 == 0, "rotary embedding: head size {} is odd", head_dim);
-  const auto split = rotary_split(head_dim);
+                        const RotaryAxes& axes) {
+  const auto& split = axes.pairs;
   const auto frames = static_cast<int64_t>(frame_positions.size());
-  const at::Tensor f = rotary_angles(at::tensor(frame_positions, at::kLong), split[0]);
-  const at::Tensor r = rotary_angles(at::arange(height, at::kLong), split[1]);
-  const at::Tensor c = rotary_angles(at::arange(width, at::kLong), split[2]);
+  const at::Tensor f = rotary_angles(at::tensor(frame_positions, at::kLong), split[0], axes.base);
+  const at::Tensor r = rotary_angles(at::arange(height, at::kLong), split[1], axes.base);
+  const at::Tensor c = rotary_angles(at::arange(width, at::kLong), split[2], axes.base);
   const at::Tensor angles =
       at::cat({f.view({frames, 1, 1, -1}).expand({frames, height, width, split[0]}),
                r.view({1, height, 1, -1}).expand({frames, height, width, split[1]}),
                c.view({1, 1, width, -1}).expand({frames, height, width, split[2]})},
               -1)
-          .reshape({frames * height * width, head_dim / 2});
+          .reshape({frames * height * width, -1});
   return at::polar(at::ones_like(angles), angles).to(at::kComplexFloat);
+}
+
+at::Tensor rotary_table(const std::vector<int64_t>& frame_positions, int64_t height, int64_t width,
+                        int64_t head_dim) {
+  require(head_dim % 2 == 0, "rotary embedding: head size {} is odd", head_dim);
+  return rotary_table(frame_positions, height, width, RotaryAxes{rotary_split(head_dim)});
 }
 
 at::Tensor apply_rotary(const at::Tensor& x, const at::Tensor& table) {

@@ -22,19 +22,20 @@ FramePlan bidirectional_plan(int64_t frames) {
 }
 
 FramePlan teacher_forcing_plan(int64_t frames, int64_t chunk_frames, bool last_clean) {
-  require(chunk_frames > 0 && frames % chunk_frames == 0,
-          "teacher forcing: {} latent frames are not a multiple of the chunk of {}", frames,
-          chunk_frames);
-  const int64_t clean = last_clean ? frames : frames - chunk_frames;
+  require(chunk_frames > 0 && frames > 0, "teacher forcing: {} latent frames in chunks of {}",
+          frames, chunk_frames);
+  const int64_t last = (frames - 1) / chunk_frames * chunk_frames;  // where the last chunk starts
+  const int64_t clean = last_clean ? frames : last;
   FramePlan plan;
   plan.positions = count_up(clean);
   const auto noisy = count_up(frames);
   plan.positions.insert(plan.positions.end(), noisy.begin(), noisy.end());
   for (int64_t first = 0; first < clean; first += chunk_frames) {
-    plan.chunks.push_back({{first, first + chunk_frames}, {{0, first + chunk_frames}}});
+    const int64_t end = std::min(first + chunk_frames, clean);
+    plan.chunks.push_back({{first, end}, {{0, end}}});
   }
   for (int64_t first = 0; first < frames; first += chunk_frames) {
-    const FrameRange own{clean + first, clean + first + chunk_frames};
+    const FrameRange own{clean + first, clean + std::min(first + chunk_frames, frames)};
     plan.chunks.push_back({own, first == 0 ? std::vector<FrameRange>{own}
                                            : std::vector<FrameRange>{{0, first}, own}});
   }

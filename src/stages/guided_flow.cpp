@@ -18,6 +18,8 @@ models::Conditions joined(const models::Conditions& a, const models::Conditions&
   out.byt5 = joined(a.byt5, b.byt5);
   out.byt5_mask = joined(a.byt5_mask, b.byt5_mask);
   out.vision = joined(a.vision, b.vision);
+  out.text_to_video = a.text_to_video;
+  out.actions = joined(a.actions, b.actions);
   out.image_latents = joined(a.image_latents, b.image_latents);
   out.image_features = joined(a.image_features, b.image_features);
   out.cameras = {joined(a.cameras.world_to_camera, b.cameras.world_to_camera),

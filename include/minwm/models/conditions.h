@@ -12,8 +12,11 @@ struct Conditions {
                     ///< count; HY: text_mask says which count
   at::Tensor text_mask;        ///< HY: [B, L], 1 where a row counts
   at::Tensor byt5, byt5_mask;  ///< HY: glyph text states [B, L', 1472] and mask [B, L']
-  at::Tensor vision;           ///< HY: image features [B, N, vision_dim]
+  at::Tensor vision;           ///< HY: image features [B, N, vision_dim]; all zero = no image
+  /// HY: the task is text to video. A sample's vision that is all zero then does not count.
+  bool text_to_video = false;
   camera::Cameras cameras;
+  at::Tensor actions;  ///< HY with discrete actions: [B, T] int64 labels (camera/action_labels.h)
   /// Concatenated to the noisy (and the clean) latents on channels: [B, T, C', H, W]. Wan i2v: mask
   /// and image latents; HY: image latents and mask.
   at::Tensor image_latents;
@@ -23,7 +26,7 @@ struct Conditions {
   /// Image and cameras stay. Rows of batch 1 are repeated. Negative text that is undefined becomes
   /// zeros.
   Conditions with_text_of(const Conditions& negative) const;
-  /// Cameras and image latents of frames [first, first + count); everything else as it is.
+  /// Cameras, actions and image latents of frames [first, first + count); everything else as it is.
   Conditions frames(int64_t first, int64_t count) const;
   /// Everything on `device`.
   Conditions to(const c10::Device& device) const;

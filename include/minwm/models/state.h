@@ -27,6 +27,24 @@ struct ParameterSource {
   std::function<at::Tensor(const std::string& name, int64_t begin, int64_t count)> read;
 };
 
+/// Where a source and a model may differ; patterns are parts of parameter names.
+struct Allowance {
+  std::vector<std::string> missing;  ///< what the source may lack: it keeps its initial values
+  std::vector<std::string> extra;    ///< what the model need not know: it is not read
+  bool none() const { return missing.empty() && extra.empty(); }
+};
+
+/// A source made fit for a model as far as that is allowed, and the names this took.
+struct CompletedSource {
+  ParameterSource source;
+  std::vector<std::string> initial, ignored;
+};
+
+/// `source` with the values of `initial` (initial_parameters) for what it lacks and may lack, and
+/// without what it has too much and may have. Any other difference stays: load_parameters names it.
+CompletedSource complete(const ParameterSource& source, const ParameterSource& initial,
+                         const Allowance& allowed);
+
 /// What runs the model's units if its weights are spread over ranks, else null.
 std::shared_ptr<parallel::ShardedModel> sharded_runner(const Backbone& model);
 

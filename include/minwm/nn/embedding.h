@@ -18,15 +18,25 @@ at::Tensor timestep_sinusoid_double(const at::Tensor& t, int64_t width);
 /// D/6.
 std::vector<int64_t> rotary_split(int64_t head_dim);
 
+/// How a model turns positions into rotations: pairs of a head for (frame, row, column), and the
+/// base of the frequencies.
+struct RotaryAxes {
+  std::vector<int64_t> pairs;
+  double base = 10000;
+};
+
 /// exp(i angle) of every token: frames at the given positions, each with height x width tokens in
 /// row order.
 /// @return complex64 [frames * height * width, head_dim / 2], tables made in float64.
 at::Tensor rotary_table(const std::vector<int64_t>& frame_positions, int64_t height, int64_t width,
+                        const RotaryAxes& axes);
+/// The same with Wan's split of a head.
+at::Tensor rotary_table(const std::vector<int64_t>& frame_positions, int64_t height, int64_t width,
                         int64_t head_dim);
 
-/// Angles of `positions` on one axis with n pairs: positions × 10000^(-j / n), float64 [positions,
+/// Angles of `positions` on one axis with n pairs: positions × base^(-j / n), float64 [positions,
 /// n].
-at::Tensor rotary_angles(const at::Tensor& positions, int64_t pairs);
+at::Tensor rotary_angles(const at::Tensor& positions, int64_t pairs, double base = 10000);
 
 /// Rotates interleaved pairs. x [B, N, A, D]; table [N, D / 2] complex64. Same dtype as x.
 at::Tensor apply_rotary(const at::Tensor& x, const at::Tensor& table);

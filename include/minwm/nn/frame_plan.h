@@ -34,8 +34,7 @@ struct FramePlan {
 FramePlan bidirectional_plan(int64_t frames);
 /// [clean frames | noisy frames]: clean chunk i sees clean chunks <= i; noisy chunk i sees clean
 /// chunks < i and itself. Without `last_clean` the clean half lacks its last chunk, which no noisy
-/// chunk sees: what training computes.
-/// @throws Error unless frames is a multiple of chunk_frames.
+/// chunk sees: what training computes. The last chunk may be short.
 FramePlan teacher_forcing_plan(int64_t frames, int64_t chunk_frames, bool last_clean = true);
 /// The queries of the frames from `first` (a chunk's start) on: `frames` of the chunks count from
 /// there, what they see and the positions stay those of the whole sequence.

@@ -1,8 +1,5 @@
 #include "minwm/models/wan/backbone.h"
 
-#include <numeric>
-
-#include "minwm/camera/prope.h"
 #include "minwm/core/error.h"
 #include "minwm/core/random.h"
 #include "minwm/nn/attention.h"
@@ -11,12 +8,6 @@
 
 namespace minwm::models {
 namespace {
-
-std::vector<int64_t> positions_from(int64_t first, int64_t count) {
-  std::vector<int64_t> positions(static_cast<size_t>(count));
-  std::iota(positions.begin(), positions.end(), first);
-  return positions;
-}
 
 /// A module that only owns parameters under a published prefix.
 struct Named : torch::nn::Module {};
@@ -161,24 +152,16 @@ at::Tensor WanBackbone::embed_text(const Conditions& conditions, int64_t* image_
   return context;
 }
 
+nn::RotaryAxes WanBackbone::rotary_axes() const {
+  return {nn::rotary_split(config_.dim / config_.num_heads)};
+}
+
 Geometry WanBackbone::geometry(const std::vector<int64_t>& positions, const Grid& g,
                                const camera::Cameras& cameras) const {
-  Geometry out;
-  const at::Device device = patch_weight_.device();
-  out.rotary = context_
-                   ->portion_of(nn::rotary_table(positions, g.height, g.width,
-                                                 config_.dim / config_.num_heads),
-                                g.tokens())
-                   .to(device);
-  if (cameras.defined()) {
-    require(config_.camera, "wan: cameras were given to a model without camera projections");
-    require(cameras.world_to_camera.size(1) == g.frames, "wan: {} cameras for {} latent frames",
-            cameras.world_to_camera.size(1), g.frames);
-    const auto matrices = camera::projective_matrices(cameras);
-    out.p = matrices.p.to(device);
-    out.p_inverse = matrices.p_inverse.to(device);
-  }
-  return out;
+  require(config_.camera || !cameras.defined(),
+          "wan: cameras were given to a model without camera projections");
+  return make_geometry(positions, g.height, g.width, rotary_axes(), cameras, *context_,
+                       patch_weight_.device());
 }
 
 at::Tensor WanBackbone::head(const at::Tensor& x, const at::Tensor& e, const Grid& g) const {
@@ -194,30 +177,13 @@ at::Tensor WanBackbone::head(const at::Tensor& x, const at::Tensor& e, const Gri
 
 namespace {
 
-/// Self-attention over tokens that context ranks share.
-struct Split {
-  std::shared_ptr<const parallel::Context> context;
-  int64_t tokens, heads;  // of a whole frame, of the model
-
-  int64_t portion() const { return context->portion(tokens).count; }
-  /// This rank's rows of all heads → its portion's rows of its own heads. Of `frames` frames the
-  /// last `asking` have queries.
-  Projections to_heads(const Projections& p, int64_t frames, int64_t asking) const {
-    if (asking == frames) {
-      const auto x = context->to_heads({p.q, p.k, p.v}, frames, tokens);
-      return {x[0], x[1], x[2]};
-    }
-    const auto x = context->to_heads({p.k, p.v}, frames, tokens);
-    return {asking > 0 ? context->to_heads({p.q}, asking, tokens).front() : at::Tensor(), x[0],
-            x[1]};
-  }
-  /// Of transformed queries, keys and values: the output for this rank's rows, all heads.
-  at::Tensor attend(const Projections& p, const nn::FramePlan& plan, bool camera) const {
-    const int64_t paths = camera ? 2 : 1, asking = plan.frames() - plan.first_query();
-    return context->to_rows(context->attend(p.q, p.k, p.v, plan, tokens), asking, tokens, heads,
-                            paths);
-  }
-};
+/// Of transformed queries, keys and values: the output for this rank's rows, all heads.
+at::Tensor attend_split(const FrameSplit& split, const Projections& p, const nn::FramePlan& plan,
+                        bool camera) {
+  const int64_t paths = camera ? 2 : 1, asking = plan.frames() - plan.first_query();
+  return split.context->to_rows(split.context->attend(p.q, p.k, p.v, plan, split.tokens), asking,
+                                split.tokens, split.heads, paths);
+}
 
 }  // namespace
 
@@ -228,8 +194,12 @@ at::Tensor WanBackbone::forward(const ForwardInput& input) {
           "wan: timestep must be [B, {}], one per latent frame", g.frames);
   const bool forced = input.clean_latents.defined();
   // The last clean chunk is left out: no noisy chunk sees it.
+  require(!forced || (input.chunk_frames > 0 && g.frames % input.chunk_frames == 0),
+          "teacher forcing: {} latent frames are not a multiple of the chunk of {}", g.frames,
+          input.chunk_frames);
   const auto plan = forced ? nn::teacher_forcing_plan(g.frames, input.chunk_frames, false)
-                           : nn::bidirectional_plan(g.frames);
+                    : input.chunk_frames > 0 ? nn::block_causal_plan(g.frames, input.chunk_frames)
+                                             : nn::bidirectional_plan(g.frames);
   const int64_t clean = plan.frames() - g.frames;
   Geometry where = geometry(positions_from(0, g.frames), g, input.conditions.cameras);
   at::Tensor x = embed_patches(input.latents, input.conditions.image_latents);
@@ -254,7 +224,7 @@ at::Tensor WanBackbone::forward(const ForwardInput& input) {
   }
   int64_t image_rows = 0;
   const at::Tensor text = embed_text(input.conditions, &image_rows);
-  const Split split{context_, g.tokens(), config_.num_heads};
+  const FrameSplit split{context_, g.tokens(), config_.num_heads};
   for (size_t i = 0; i < blocks_.size(); ++i) {
     // Nobody reads clean frames after the last block.
     const int64_t first = i + 1 == blocks_.size() ? clean : 0;
@@ -262,7 +232,8 @@ at::Tensor WanBackbone::forward(const ForwardInput& input) {
                 first](const nn::Tensors& in) -> nn::Tensors {
       const auto attend = [&](const Projections& rows) {
         const Projections p = split.to_heads(rows, plan.frames(), plan.frames() - first);
-        return split.attend({transform_queries(p.q, where.from(first, split.portion())),
+        return attend_split(split,
+                            {transform_queries(p.q, where.from(first, split.portion())),
                              transform_keys(p.k, where), transform_values(p.v, where)},
                             nn::queries_from(plan, first), where.camera());
       };
@@ -273,6 +244,12 @@ at::Tensor WanBackbone::forward(const ForwardInput& input) {
     x = unit_runner()->run(i, run, {x, e0, text}).front();
   }
   return head(x, time.e, g);
+}
+
+void WanKvCache::reset() {
+  FrameKvCache::reset();
+  text_ = image_features_ = at::Tensor();
+  cross_ = std::make_shared<std::vector<CrossContext>>();
 }
 
 at::Tensor WanBackbone::stream_text(WanKvCache& cache, const StreamInput& input,
@@ -320,11 +297,11 @@ at::Tensor WanBackbone::stream(const StreamInput& input, KvCache& base) {
   const Grid g = grid(input.latents);
   require(input.timestep.dim() == 2 && input.timestep.size(1) == g.frames,
           "wan: timestep must be [B, {}], one per latent frame", g.frames);
-  cache.slots_.make_room(g.frames);
+  cache.make_room(g.frames);
   const auto own = positions_from(cache.frames_seen(), g.frames);
   const Geometry where = geometry(own, g, input.conditions.cameras);
   const Geometry before = cache.context_geometry(where.camera(), *context_, where.rotary.device());
-  const Split split{context_, g.tokens(), config_.num_heads};
+  const FrameSplit split{context_, g.tokens(), config_.num_heads};
   // The chunk sees what the cache holds and itself.
   nn::FramePlan plan{{{{0, g.frames}, {{0, cache.frames_held() + g.frames}}}}, cache.positions()};
   plan.positions.insert(plan.positions.end(), own.begin(), own.end());
@@ -357,7 +334,7 @@ at::Tensor WanBackbone::stream(const StreamInput& input, KvCache& base) {
           k = at::cat({past_k, k}, 1);
           v = at::cat({past_v, v}, 1);
         }
-        return split.attend({transform_queries(p.q, where), k, v}, plan, where.camera());
+        return attend_split(split, {transform_queries(p.q, where), k, v}, plan, where.camera());
       };
       const CrossContext context =
           text_context((*cross)[i], block, in[2], image_rows, constant, compute_);
@@ -375,8 +352,7 @@ at::Tensor WanBackbone::stream(const StreamInput& input, KvCache& base) {
 std::unique_ptr<KvCache> WanBackbone::make_cache(const CacheOptions& options, int64_t height,
                                                  int64_t width) {
   return std::make_unique<WanKvCache>(options, config_.num_layers, height / config_.patch_size[1],
-                                      width / config_.patch_size[2],
-                                      config_.dim / config_.num_heads);
+                                      width / config_.patch_size[2], rotary_axes());
 }
 
 std::vector<std::shared_ptr<torch::nn::Module>> WanBackbone::units() {

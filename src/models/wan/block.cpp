@@ -8,52 +8,11 @@
 namespace minwm::models {
 namespace {
 
-at::Tensor head_rows(const at::Tensor& x, int64_t heads) {
-  return x.view({x.size(0), x.size(1), heads, x.size(2) / heads});
-}
-
-at::Tensor transposed(const at::Tensor& matrices) {
-  return matrices.defined() ? matrices.transpose(2, 3) : matrices;
-}
-
-/// The cameras of frames from `first` on. The table of rotations goes another way: under context
-/// parallelism its rows are not those that this rank has of a frame.
-Geometry cameras_from(const Geometry& geometry, int64_t first) {
-  return geometry.camera() ? Geometry{{}, geometry.p.slice(1, first), {}} : Geometry{};
-}
-
 at::Tensor norm_if(const nn::RmsNorm& norm, const at::Tensor& x) {
   return norm.is_empty() ? x : norm->forward(x);
 }
 
 }  // namespace
-
-// Matrices act on rows: q' = P^T q, k' = P^-1 k, v' = P^-1 v and o' = P o become q P, k P^-T, v
-// P^-T and o P^T.
-at::Tensor transform_queries(const at::Tensor& q, const Geometry& geometry) {
-  return nn::split_heads(q, geometry.rotary, geometry.p);
-}
-
-at::Tensor transform_keys(const at::Tensor& k, const Geometry& geometry) {
-  return nn::split_heads(k, geometry.rotary, transposed(geometry.p_inverse));
-}
-
-at::Tensor transform_values(const at::Tensor& v, const Geometry& geometry) {
-  return nn::split_heads(v, {}, transposed(geometry.p_inverse));
-}
-
-Geometry Geometry::from(int64_t first, int64_t tokens) const {
-  if (first == 0) {
-    return *this;
-  }
-  Geometry out;
-  out.rotary = rotary.slice(0, first * tokens);
-  if (camera()) {
-    out.p = p.slice(1, first);
-    out.p_inverse = p_inverse.slice(1, first);
-  }
-  return out;
-}
 
 WanSelfAttentionImpl::WanSelfAttentionImpl(const WanConfig& config) : heads_(config.num_heads) {
   q = register_module("q", nn::Linear(config.dim, config.dim));
@@ -77,13 +36,9 @@ Projections WanSelfAttentionImpl::project(const at::Tensor& x, at::ScalarType co
 
 at::Tensor WanSelfAttentionImpl::output(const at::Tensor& heads, const Geometry& geometry,
                                         at::ScalarType compute) const {
-  const at::Tensor rows = nn::merge_heads(heads, transposed(geometry.p));
-  if (!geometry.camera()) {
-    return nn::linear(rows, o, compute);
-  }
-  const int64_t width = rows.size(2) / 2;
-  return nn::linear(rows.narrow(2, 0, width), o, compute) +
-         nn::linear(rows.narrow(2, width, width), prope_o, compute);
+  const auto rows = path_rows(heads, geometry);
+  const at::Tensor out = nn::linear(rows[0], o, compute);
+  return rows.size() == 1 ? out : out + nn::linear(rows[1], prope_o, compute);
 }
 
 WanCrossAttentionImpl::WanCrossAttentionImpl(const WanConfig& config) : heads_(config.num_heads) {
@@ -195,7 +150,7 @@ at::Tensor WanBlockImpl::forward(const at::Tensor& x, const at::Tensor& e0,
   // The residual stream stays float32 whatever the compute dtype.
   const at::Tensor heads = attend(p);
   y = nn::gated_add(
-      y, self_attn_->output(heads, cameras_from(geometry, first), compute).view(y.sizes()), m[2]);
+      y, self_attn_->output(heads, geometry.cameras_from(first), compute).view(y.sizes()), m[2]);
   y = y + cross_attention_output(y, context, compute);
   return nn::gated_add(y, feed_forward_output(y, m, compute), m[5]);
 }

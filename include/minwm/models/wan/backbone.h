@@ -9,58 +9,20 @@
 #include <torch/torch.h>
 
 #include "minwm/models/backbone.h"
+#include "minwm/models/frame_kv_cache.h"
 #include "minwm/models/wan/block.h"
-#include "minwm/nn/frame_cache.h"
-#include "minwm/parallel/context.h"
 
 namespace minwm::models {
 
-/// Per layer: raw normed keys and values of the committed frames, and what the text turned into.
-class WanKvCache : public KvCache {
+/// Beside the committed frames what the text turned into.
+class WanKvCache : public FrameKvCache {
  public:
-  WanKvCache(const CacheOptions& options, int64_t layers, int64_t height, int64_t width,
-             int64_t head_dim);
+  using FrameKvCache::FrameKvCache;
   void reset() override;
-  int64_t frames_seen() const override { return slots_.seen(); }
-  /// Raw keys and values [B, frames * tokens, A, D] and absolute indices of the frames held, oldest
-  /// first. Of several context ranks each holds its portion's tokens and its own heads.
-  struct LayerView {
-    at::Tensor k, v;
-    std::vector<int64_t> frames;
-  };
-  LayerView layer(int64_t index) const;
   const CrossContext& cross(int64_t index) const { return cross_->at(static_cast<size_t>(index)); }
-  int64_t frames_held() const { return static_cast<int64_t>(slots_.held().size()); }
-  /// Evicts what the next chunk of `count` frames no longer sees.
-  void make_room(int64_t count) { slots_.make_room(count); }
 
  private:
   friend class WanBackbone;
-  struct Layer {
-    nn::SlotStore k, v;
-    at::Tensor memo_k, memo_v;  // transformed context; several denoising steps read the same one
-    int64_t memo_version = -1;
-  };
-  /// What a chunk sees of the past in one layer; valid after the cache has moved on.
-  struct Past {
-    at::Tensor k, v;    // [B, held * tokens, A, D], or transformed [B, held * tokens, A or 2A, D]
-    Geometry geometry;  // of the held frames
-    bool transformed = false;
-    /// Transformed keys and values, undefined if nothing is held.
-    std::pair<at::Tensor, at::Tensor> read() const;
-  };
-  /// Transformed once for all denoising steps of a chunk where the copy is small and `may_keep`.
-  Past past(int64_t index, const Geometry& geometry, bool may_keep);
-  Geometry context_geometry(bool camera, const parallel::Context& context,
-                            const at::Device& device) const;
-  std::vector<int64_t> positions() const;
-  void commit(const std::vector<Projections>& layers, const at::Tensor& p_inverse, int64_t count);
-
-  int64_t height_, width_, head_dim_;
-  bool sink_follows_window_;
-  nn::FrameSlots slots_;
-  std::vector<Layer> layers_;
-  nn::SlotStore p_inverse_;
   at::Tensor text_, image_features_;
   /// Per layer what the text turned into, made by the first call that needs it; shared with the
   /// backward of calls under gradients.
@@ -85,6 +47,10 @@ class WanBackbone : public Backbone {
   void set_context(std::shared_ptr<const parallel::Context> context) override {
     context_ = std::move(context);
   }
+  bool reads_cameras() const override { return config_.camera; }
+  std::array<int64_t, 2> patch() const override {
+    return {config_.patch_size[1], config_.patch_size[2]};
+  }
   void initialise(const std::string& name, at::Tensor& values, uint64_t seed) const override;
   const WanConfig& config() const { return config_; }
 
@@ -103,6 +69,7 @@ class WanBackbone : public Backbone {
   /// This rank's tokens of every frame: [B, T, S, E].
   at::Tensor embed_patches(const at::Tensor& latents, const at::Tensor& image_latents) const;
   at::Tensor embed_text(const Conditions& conditions, int64_t* image_rows);
+  nn::RotaryAxes rotary_axes() const;
   Geometry geometry(const std::vector<int64_t>& positions, const Grid& grid,
                     const camera::Cameras& cameras) const;
   /// x: this rank's tokens; the flow of all.

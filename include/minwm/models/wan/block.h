@@ -6,31 +6,12 @@
 
 #include <torch/torch.h>
 
+#include "minwm/models/frame_attention.h"
 #include "minwm/models/wan/config.h"
 #include "minwm/nn/linear.h"
 #include "minwm/nn/norm.h"
 
 namespace minwm::models {
-
-/// Queries, keys and values of one sequence, heads split and normed, untransformed: [B, N, A, D].
-struct Projections {
-  at::Tensor q, k, v;
-};
-
-/// Where tokens are and which cameras see them; the same for every block of a forward.
-struct Geometry {
-  at::Tensor rotary;        ///< [N, D / 2] complex64
-  at::Tensor p, p_inverse;  ///< [B, T, 4, 4]; undefined = no camera
-  bool camera() const { return p.defined(); }
-  /// The frames from `first` on, `tokens` tokens each (of those that rotary has).
-  Geometry from(int64_t first, int64_t tokens) const;
-};
-
-/// Queries (or keys, values) of the rotary path and, with a camera, of the camera path as more
-/// heads: [B, N, A or 2A, D].
-at::Tensor transform_queries(const at::Tensor& q, const Geometry& geometry);
-at::Tensor transform_keys(const at::Tensor& k, const Geometry& geometry);
-at::Tensor transform_values(const at::Tensor& v, const Geometry& geometry);
 
 class WanSelfAttentionImpl : public torch::nn::Module {
  public:

@@ -1,5 +1,6 @@
-#include "minwm/models/wan/backbone.h"
-#include "minwm/nn/embedding.h"
+#include "minwm/models/frame_kv_cache.h"
+
+#include "minwm/nn/heads.h"
 
 namespace minwm::models {
 namespace {
@@ -10,22 +11,20 @@ constexpr int64_t kMemoBytes = 16LL << 20;  // per layer
 
 }  // namespace
 
-WanKvCache::WanKvCache(const CacheOptions& options, int64_t layers, int64_t height, int64_t width,
-                       int64_t head_dim)
+FrameKvCache::FrameKvCache(const CacheOptions& options, int64_t layers, int64_t height,
+                           int64_t width, nn::RotaryAxes axes)
     : height_(height),
       width_(width),
-      head_dim_(head_dim),
+      axes_(std::move(axes)),
       sink_follows_window_(options.sink_follows_window),
       slots_(options.window_frames, options.sink_frames),
       layers_(static_cast<size_t>(layers)) {}
 
-void WanKvCache::reset() {
+void FrameKvCache::reset() {
   slots_.clear();
-  text_ = image_features_ = at::Tensor();
-  cross_ = std::make_shared<std::vector<CrossContext>>();
 }
 
-WanKvCache::LayerView WanKvCache::layer(int64_t index) const {
+FrameKvCache::LayerView FrameKvCache::layer(int64_t index) const {
   const auto& layer = layers_.at(static_cast<size_t>(index));
   LayerView view;
   for (const auto& held : slots_.held()) {
@@ -38,7 +37,7 @@ WanKvCache::LayerView WanKvCache::layer(int64_t index) const {
   return view;
 }
 
-std::vector<int64_t> WanKvCache::positions() const {
+std::vector<int64_t> FrameKvCache::positions() const {
   std::vector<int64_t> frames;
   for (const auto& held : slots_.held()) {
     frames.push_back(held.frame);
@@ -54,16 +53,13 @@ std::vector<int64_t> WanKvCache::positions() const {
   return frames;
 }
 
-Geometry WanKvCache::context_geometry(bool camera, const parallel::Context& context,
-                                      const at::Device& device) const {
+Geometry FrameKvCache::context_geometry(bool camera, const parallel::Context& context,
+                                        const at::Device& device) const {
   const std::vector<int64_t> frames = positions();
-  Geometry geometry;
   if (frames.empty()) {
-    return geometry;
+    return {};
   }
-  geometry.rotary =
-      context.portion_of(nn::rotary_table(frames, height_, width_, head_dim_), height_ * width_)
-          .to(device);
+  Geometry geometry = make_geometry(frames, height_, width_, axes_, {}, context, device);
   if (camera) {
     TORCH_CHECK(p_inverse_.defined(),
                 "KV cache: cameras were given for this chunk but not for the committed ones");
@@ -72,35 +68,40 @@ Geometry WanKvCache::context_geometry(bool camera, const parallel::Context& cont
   return geometry;
 }
 
-std::pair<at::Tensor, at::Tensor> WanKvCache::Past::read() const {
+std::pair<at::Tensor, at::Tensor> FrameKvCache::Past::read() const {
   if (transformed || !k.defined()) {
     return {k, v};
   }
   at::NoGradGuard constants;  // gradients never flow into committed frames
+  if (rotary_only && geometry.camera()) {
+    const at::Tensor rotated = nn::split_heads(k, geometry.rotary, {});
+    return {at::cat({rotated, rotated}, 2), at::cat({v, v}, 2)};
+  }
   return {transform_keys(k, geometry), transform_values(v, geometry)};
 }
 
-WanKvCache::Past WanKvCache::past(int64_t index, const Geometry& geometry, bool may_keep) {
+FrameKvCache::Past FrameKvCache::past(int64_t index, const Geometry& geometry, bool may_keep,
+                                      bool rotary_only) {
   if (slots_.held().empty()) {
     return {};
   }
   Layer& layer = layers_.at(static_cast<size_t>(index));
   if (layer.memo_version == slots_.version()) {
-    return {layer.memo_k, layer.memo_v, {}, true};
+    return {layer.memo_k, layer.memo_v, {}, true, rotary_only};
   }
   const LayerView view = this->layer(index);
-  Past past{view.k, view.v, geometry, false};
+  Past past{view.k, view.v, geometry, false, rotary_only};
   const int64_t paths = geometry.camera() ? 2 : 1;
   if (may_keep && static_cast<int64_t>(view.k.nbytes() + view.v.nbytes()) * paths <= kMemoBytes) {
     std::tie(layer.memo_k, layer.memo_v) = past.read();
     layer.memo_version = slots_.version();
-    return {layer.memo_k, layer.memo_v, {}, true};
+    return {layer.memo_k, layer.memo_v, {}, true, rotary_only};
   }
   return past;
 }
 
-void WanKvCache::commit(const std::vector<Projections>& layers, const at::Tensor& p_inverse,
-                        int64_t count) {
+void FrameKvCache::commit(const std::vector<Projections>& layers, const at::Tensor& p_inverse,
+                          int64_t count) {
   const auto slots = slots_.append(count);
   for (size_t i = 0; i < layers.size(); ++i) {
     layers_[i].k.write(slots, layers[i].k.unflatten(1, {count, -1}), slots_.window());
