@@ -34,6 +34,7 @@ struct OdePairsCommand {
   std::vector<double> step_list;
   int64_t clips = 0, steps = 48, batch = 8, seed = 0, threads = 0;
   double guidance = 1, clean_first = 0;
+  bool first_frame = true;
 
   void declare(Options& options) {
     options.add("checkpoint", &checkpoint,
@@ -56,6 +57,9 @@ struct OdePairsCommand {
     options.add("clean_first", &clean_first,
                 "share of clips whose first latent is given to the teacher: as it was trained "
                 "(teacher_forcing.clean_first)");
+    options.add("first_frame", &first_frame,
+                "hy models: the teacher is told every clip's first latent through its conditions "
+                "(condition.first_frame of stage ode must say the same: 1 or 0)");
     options.add("batch", &batch, "clips side by side on a rank");
     options.add("seed", &seed, "of the noise");
     options.add("device", &device, "cpu or cuda");
@@ -189,6 +193,24 @@ void require_fits(const Selection& clips, const OdePairsCommand& command, const 
       layout.text_dim);
 }
 
+/// @throws Error if first frames are to be given in another way than the teacher reads them, or
+/// guidance needs a text that is not there.
+void require_told(const OdePairsCommand& command, const stream::LoadedModel& teacher) {
+  const auto& model = *teacher.model;
+  require(!model.reads_first_latent() || command.clean_first == 0,
+          "--clean_first {}: the teacher '{}' is given first frames through its conditions: use "
+          "--first_frame",
+          command.clean_first, teacher.info.model);
+  require(model.reads_first_latent() || command.first_frame,
+          "--first_frame false: the teacher '{}' is given first frames clean in the sequence: use "
+          "--clean_first",
+          teacher.info.model);
+  require(command.guidance == 1 || !command.negative.empty() || !needs_negative(model),
+          "--negative is missing: --guidance {} asks the teacher '{}' without its text, and zeros "
+          "are no empty prompt to its text encoder",
+          command.guidance, teacher.info.model);
+}
+
 /// A digest of float32 tensors: the same on any number of threads.
 std::string digest_of(const std::vector<at::Tensor>& tensors) {
   uint64_t digest = 0;
@@ -205,19 +227,23 @@ std::string provenance_of(const OdePairsCommand& command, const Plan& plan, cons
                           const stream::LoadedModel& teacher) {
   const auto& text = plan.negative.text;
   const std::string negative = text.defined() ? digest_of({text}) : "";
-  return apps::provenance("data ode-pairs", {{"teacher", digest_of(teacher.model->parameters())},
-                                             {"teacher_step", teacher.info.step},
-                                             {"clips", clips.digest()},
-                                             {"count", clips.size()},
-                                             {"steps", command.steps},
-                                             {"step_list", plan.step_list},
-                                             {"shift", plan.pairs.shift},
-                                             {"chunk_frames", plan.pairs.chunk_frames},
-                                             {"guidance", command.guidance},
-                                             {"negative", negative},
-                                             {"mode", command.mode},
-                                             {"clean_first", command.clean_first},
-                                             {"seed", command.seed}});
+  nlohmann::ordered_json options = {{"teacher", digest_of(teacher.model->parameters())},
+                                    {"teacher_step", teacher.info.step},
+                                    {"clips", clips.digest()},
+                                    {"count", clips.size()},
+                                    {"steps", command.steps},
+                                    {"step_list", plan.step_list},
+                                    {"shift", plan.pairs.shift},
+                                    {"chunk_frames", plan.pairs.chunk_frames},
+                                    {"guidance", command.guidance},
+                                    {"negative", negative},
+                                    {"mode", command.mode},
+                                    {"clean_first", command.clean_first},
+                                    {"seed", command.seed}};
+  if (teacher.model->reads_first_latent()) {
+    options["first_frame"] = command.first_frame ? 1 : 0;
+  }
+  return apps::provenance("data ode-pairs", options);
 }
 
 /// Makes trajectories batch by batch. A batch always holds the same clips, so that its numbers do
@@ -251,6 +277,9 @@ class Generator {
     input.noise = at::stack(noise).to(device);
     input.conditions.text = at::stack(text).to(device);
     input.conditions.cameras = {at::stack(cameras).to(device), at::stack(intrinsics).to(device)};
+    input.conditions = models::conditions_for(
+        teacher_, input.conditions,
+        command_.first_frame ? input.clean.narrow(1, 0, 1) : at::Tensor(), input.clean.size(1));
     input.negative = plan_.negative.to(device);
     input.given = at::empty({count}, at::kLong);
     for (int64_t i = 0; i < count; ++i) {
@@ -322,6 +351,7 @@ int ode_pairs(comm::World& world, int argc, char** argv) {
   const auto teacher = stream::open_model(command.checkpoint, {}, device);
   teacher.model->set_compute_dtype(train::compute_type(command.compute, device));
   require_fits(clips, command, plan, teacher);
+  require_told(command, teacher);
   data::StoreLayout layout = clips.layout();
   layout.ode_sigmas = diffusion::few_step_sigmas(plan.step_list, plan.pairs.shift);
   layout.provenance = provenance_of(command, plan, clips, teacher);

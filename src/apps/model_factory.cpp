@@ -8,6 +8,7 @@
 #include "minwm/core/error.h"
 #include "minwm/core/options.h"
 #include "minwm/core/safetensors.h"
+#include "minwm/models/hy/diffusers_names.h"
 #include "minwm/parallel/context.h"
 #include "minwm/parallel/sharded_model.h"
 #include "minwm/train/model_source.h"
@@ -59,6 +60,11 @@ const char* role_name(Role role) {
   return role == Role::kTrained ? "trained" : role == Role::kAveraged ? "average" : "frozen";
 }
 
+/// " (NAME, …)" of the first name, if any.
+std::string example(const std::vector<std::string>& names) {
+  return names.empty() ? "" : fmt::format(" ({}{})", names.front(), names.size() > 1 ? ", …" : "");
+}
+
 }  // namespace
 
 std::shared_ptr<models::Backbone> ModelFactory::make_empty(const std::string& preset,
@@ -69,6 +75,7 @@ std::shared_ptr<models::Backbone> ModelFactory::make_empty(const std::string& pr
   auto model = models::make_hollow_backbone(preset);
   model->set_compute_dtype(setup_.compute);
   model->set_activation_checkpointing(setup_.recompute);
+  model->set_stream_switches(setup_.switches);
   if (setup_.hollow) {
     return model;
   }
@@ -98,6 +105,25 @@ std::shared_ptr<models::Backbone> ModelFactory::make(const std::string& preset, 
   return model;
 }
 
+std::shared_ptr<models::Backbone> ModelFactory::make_from(const std::string& path,
+                                                          const std::string& preset, Role role,
+                                                          const models::Allowance& allowed) const {
+  // Which differences are allowed says more than the model's name.
+  const auto weights = weights_of(path, allowed.none() ? preset : "", setup_.mesh);
+  auto model = make_empty(preset, role);
+  const auto completed =
+      models::complete(weights, models::initial_parameters(*model, setup_.seed), allowed);
+  if (!setup_.hollow) {
+    models::load_parameters(*model, completed.source);
+  }
+  if (!allowed.none()) {
+    spdlog::info("{}: {} parameters keep their initial values{}, {} tensors are not read{}", path,
+                 completed.initial.size(), example(completed.initial), completed.ignored.size(),
+                 example(completed.ignored));
+  }
+  return model;
+}
+
 namespace {
 
 models::ParameterSource safetensors_source(const std::string& path) {
@@ -110,7 +136,7 @@ models::ParameterSource safetensors_source(const std::string& path) {
   source.read = [file](const std::string& name, int64_t begin, int64_t count) {
     return file->view(name).view(-1).narrow(0, begin, count);
   };
-  return source;
+  return models::has_diffusers_names(source) ? models::from_diffusers(source) : source;
 }
 
 }  // namespace
@@ -123,8 +149,9 @@ models::ParameterSource weights_of(const std::string& path, const std::string& p
   }
   const auto checkpoint = std::make_shared<const train::Checkpoint>(
       given.filename() == "state.h5" ? given.parent_path() : given);
-  require(checkpoint->info().model == preset, "{}: holds model '{}', expected '{}'",
-          checkpoint->path().string(), checkpoint->info().model, preset);
+  require(preset.empty() || checkpoint->info().model == preset,
+          "{}: holds model '{}', expected '{}'", checkpoint->path().string(),
+          checkpoint->info().model, preset);
   if (mesh.copy_size() > 1) {
     train::require_undamaged(checkpoint->path(), *mesh.world);
   }

@@ -42,6 +42,7 @@ class ModelFactory {
     bool recompute = false;
     uint64_t seed = 0;
     bool hollow = false;  ///< shapes only, for a dry run
+    models::StreamSwitches switches = {};
     ShardingOptions sharding;
   };
   explicit ModelFactory(Setup setup) : setup_(std::move(setup)) {}
@@ -49,6 +50,10 @@ class ModelFactory {
   /// A network of a preset with the weights of `source`, or its initial ones if that is null.
   std::shared_ptr<models::Backbone> make(const std::string& preset, Role role,
                                          const models::ParameterSource* source = nullptr) const;
+  /// The same with the weights at `path` (weights_of), which may differ from the model's as far as
+  /// `allowed` says; says how many do.
+  std::shared_ptr<models::Backbone> make_from(const std::string& path, const std::string& preset,
+                                              Role role, const models::Allowance& allowed) const;
   /// The same without weights, for one that a checkpoint fills later.
   std::shared_ptr<models::Backbone> make_empty(const std::string& preset, Role role) const;
   const Setup& setup() const { return setup_; }
@@ -58,9 +63,9 @@ class ModelFactory {
 };
 
 /// Weights of a checkpoint or run folder (averaged, where there are such), or of a safetensors file
-/// with the model's names. The source keeps the file open. Collective over the mesh: ranks that
-/// read parts of a checkpoint check all of it together first. @throws Error if it is damaged, or of
-/// another model than `preset`.
+/// with the model's names or those of diffusers (hy). The source keeps the file open. Collective
+/// over the mesh: ranks that read parts of a checkpoint check all of it together first. @throws
+/// Error if it is damaged, or of another model than `preset` (empty: of any).
 models::ParameterSource weights_of(const std::string& path, const std::string& preset,
                                    const comm::Mesh& mesh);
 

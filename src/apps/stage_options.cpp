@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include <nlohmann/json.hpp>
 #include <spdlog/spdlog.h>
 
 #include "minwm/core/error.h"
@@ -42,7 +43,19 @@ train::Checkpoint open(const std::string& path) {
   return train::Checkpoint(given.filename() == "state.h5" ? given.parent_path() : given);
 }
 
+/// --first_frame that a store's trajectories were made with; -1 of models that are told otherwise.
+double recorded_first_frame(const std::string& provenance) {
+  const auto document = nlohmann::json::parse(provenance, nullptr, false);
+  const nlohmann::json none = nlohmann::json::object();
+  return document.is_object() ? document.value("options", none).value("first_frame", -1.0) : -1;
+}
+
 }  // namespace
+
+bool needs_negative(const models::Backbone& model) {
+  constexpr int64_t kLanguageModelWidth = 3584;
+  return model.reads_first_latent() && model.text_dim() == kLanguageModelWidth;
+}
 
 models::Conditions load_negative(const std::string& file) {
   models::Conditions negative;
@@ -86,7 +99,7 @@ void StageOptions::declare(Options& options) {
   dmd_.declare(options);
 }
 
-void StageOptions::check(const std::string& init) const {
+void StageOptions::check(const std::string& init, bool dry_run) const {
   const std::string nearest = nearest_name(stage_, kStages);
   require(!stage_.empty(),
           "--stage is missing: bidirectional, teacher-forcing, ode, consistency or dmd");
@@ -96,9 +109,9 @@ void StageOptions::check(const std::string& init) const {
   require(solver_ == "euler" || solver_ == "renoise",
           "sampler.solver '{}': expected renoise or euler", solver_);
   const bool distills = stage_ == "ode" || stage_ == "consistency" || stage_ == "dmd";
-  require(!distills || !init.empty(), "--init is missing: stage '{}' starts from a {} run", stage_,
-          sources_of(stage_).front());
-  require(stage_ != "dmd" || !scores_.empty(),
+  require(!distills || !init.empty() || dry_run,
+          "--init is missing: stage '{}' starts from a {} run", stage_, sources_of(stage_).front());
+  require(stage_ != "dmd" || !scores_.empty() || dry_run,
           "--dmd.scores is missing: the bidirectional run that judges the rollouts");
   require(stage_ != "consistency" || !step_list_.empty(),
           "--sampler.step_list is missing: the few steps the student is to be sampled with, e.g. "
@@ -124,6 +137,73 @@ void StageOptions::check(const std::string& init) const {
           "run");
     }
   }
+}
+
+StageOptions::Setting StageOptions::clean_first() const {
+  if (stage_ == "bidirectional") {
+    return {"bidirectional.clean_first", bidirectional_.clean_first};
+  }
+  if (stage_ == "teacher-forcing") {
+    return {"teacher_forcing.clean_first", teacher_forcing_.clean_first};
+  }
+  if (stage_ == "consistency") {
+    return {"consistency.clean_first", consistency_.clean_first};
+  }
+  return stage_ == "dmd" ? Setting{"dmd.clean_first", dmd_.clean_first} : Setting{};
+}
+
+StageOptions::Setting StageOptions::unconditional() const {
+  std::vector<Setting> settings;
+  if (stage_ == "bidirectional") {
+    settings = {{"bidirectional.text_dropout", bidirectional_.text_dropout}};
+  } else if (stage_ == "teacher-forcing") {
+    settings = {{"teacher_forcing.text_dropout", teacher_forcing_.text_dropout}};
+  } else if (stage_ == "ode") {
+    settings = {{"ode.text_dropout", ode_.text_dropout}};
+  } else if (stage_ == "consistency") {
+    settings = {{"consistency.text_dropout", consistency_.text_dropout},
+                {"consistency.guidance", consistency_.guidance - 1}};
+  } else {
+    // In the form c + g (c - u) 0 is off.
+    const double off = dmd_.score.guidance_form == "plus" ? 0 : 1;
+    settings = {{"dmd.real_guidance", dmd_.score.real_guidance - off},
+                {"dmd.fake_guidance", dmd_.score.fake_guidance - off}};
+  }
+  for (const Setting& setting : settings) {
+    if (setting.value != 0) {
+      return setting;
+    }
+  }
+  return {};
+}
+
+void StageOptions::check_model(const models::Backbone& model, const std::string& preset,
+                               double first_frame, bool negative) const {
+  const Setting clean = clean_first();
+  require(first_frame >= 0 && first_frame <= 1, "condition.first_frame {}: expected a probability",
+          first_frame);
+  if (model.reads_first_latent()) {
+    require(clean.value == 0,
+            "{} {}: model '{}' is given first frames through its conditions, not clean in the "
+            "sequence: use condition.first_frame",
+            clean.name, clean.value, preset);
+    require(stage_ != "ode" || first_frame == 0 || first_frame == 1,
+            "condition.first_frame {}: the trajectories of stage ode were made with all first "
+            "frames given, or with none: expected 1 or 0",
+            first_frame);
+  } else {
+    require(first_frame == 1,
+            "condition.first_frame {}: model '{}' is given first frames clean in the sequence: use "
+            "{}",
+            first_frame, preset,
+            clean.name.empty() ? "--clean_first of minwm data ode-pairs" : clean.name);
+  }
+  const Setting without_text = unconditional();
+  require(negative || without_text.name.empty() || !needs_negative(model),
+          "--data.negative is missing: {} makes stage '{}' ask model '{}' without its text, and "
+          "zeros are no empty prompt to its text encoder: a safetensors file with the encoded "
+          "empty prompt (text, text_mask)",
+          without_text.name, stage_, preset);
 }
 
 int64_t StageOptions::chunk_frames() const {
@@ -160,9 +240,14 @@ void StageOptions::describe(train::CheckpointInfo& info) const {
   }
 }
 
-void StageOptions::check_store(const data::StoreLayout& layout, const std::string& path) const {
+void StageOptions::check_store(const data::StoreLayout& layout, const std::string& path,
+                               double first_frame) const {
   if (stage_ == "ode") {
     stages::require_ode_levels(layout.ode_sigmas, ode_, path);
+    const double made_with = recorded_first_frame(layout.provenance);
+    require(first_frame < 0 || made_with < 0 || made_with == first_frame,
+            "{}: its trajectories were made with --first_frame {}, condition.first_frame is {}",
+            path, made_with, first_frame);
   }
   const int64_t chunk = chunk_frames();
   const std::string section = stage_ == "teacher-forcing" ? "teacher_forcing"
@@ -173,15 +258,31 @@ void StageOptions::check_store(const data::StoreLayout& layout, const std::strin
           section, chunk);
 }
 
-std::shared_ptr<models::Backbone> StageOptions::constant_network(
-    const std::string& path, const std::string& purpose, const std::string& wanted_stage,
-    const ModelFactory& factory) const {
+std::shared_ptr<models::Backbone> StageOptions::constant_network(const std::string& path,
+                                                                 const std::string& purpose,
+                                                                 const std::string& wanted_stage,
+                                                                 const StageParts& parts) const {
+  const auto& factory = parts.factory;
+  if (path.empty() && factory.setup().hollow) {
+    return factory.make_empty(parts.preset, Role::kFrozen);
+  }
   const auto checkpoint = open(path);
   require(checkpoint.info().stage == wanted_stage,
           "{} {}: was trained by stage '{}', expected a {} run", purpose,
           checkpoint.path().string(), checkpoint.info().stage, wanted_stage);
   const auto weights = weights_of(path, checkpoint.info().model, factory.setup().mesh);
-  return factory.make(checkpoint.info().model, Role::kFrozen, &weights);
+  auto network = factory.make(checkpoint.info().model, Role::kFrozen, &weights);
+  // A batch is told to all networks of a stage alike.
+  const auto reads = [](const models::Backbone& model) {
+    return fmt::format("{}cameras, {}actions, first frames {}", model.reads_cameras() ? "" : "no ",
+                       model.reads_actions() ? "" : "no ",
+                       model.reads_first_latent() ? "in the conditions" : "in the sequence");
+  };
+  require(reads(*network) == reads(*parts.model),
+          "{} {}: model '{}' reads {}; '{}', which is trained, reads {}", purpose,
+          checkpoint.path().string(), checkpoint.info().model, reads(*network), parts.preset,
+          reads(*parts.model));
+  return network;
 }
 
 std::shared_ptr<stages::Stage> StageOptions::make(const StageParts& parts) const {
@@ -200,16 +301,15 @@ std::shared_ptr<stages::Stage> StageOptions::make(const StageParts& parts) const
     return std::make_shared<stages::OdeRegression>(model, with_negative(ode_));
   }
   if (stage_ == "consistency") {
-    const auto teacher =
-        constant_network(teacher_.empty() ? parts.init : teacher_, "--consistency.teacher",
-                         "teacher-forcing", parts.factory);
+    const auto teacher = constant_network(teacher_.empty() ? parts.init : teacher_,
+                                          "--consistency.teacher", "teacher-forcing", parts);
     const auto average = parts.factory.make_empty(parts.preset, Role::kAveraged);
     return std::make_shared<stages::Consistency>(model, teacher, average,
                                                  with_negative(consistency_));
   }
-  const auto real = constant_network(scores_, "--dmd.scores", "bidirectional", parts.factory);
+  const auto real = constant_network(scores_, "--dmd.scores", "bidirectional", parts);
   std::shared_ptr<models::Backbone> critic;
-  if (parts.resumed) {
+  if (parts.resumed || (scores_.empty() && parts.factory.setup().hollow)) {
     critic = parts.factory.make_empty(parts.preset, Role::kTrained);
   } else {
     const auto weights = weights_of(scores_, parts.preset, parts.factory.setup().mesh);

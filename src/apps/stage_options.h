@@ -31,16 +31,23 @@ struct StageParts {
 class StageOptions {
  public:
   void declare(Options& options);
-  /// @throws Error in one line on an unknown stage, or options of it that make no sense.
-  void check(const std::string& init) const;
+  /// @throws Error in one line on an unknown stage, or options of it that make no sense. A dry run
+  /// needs no run to start from.
+  void check(const std::string& init, bool dry_run) const;
+  /// @throws Error if the stage gives first frames in another way than the model reads them, or
+  /// makes unconditional passes of a model whose text encoder knows no zeros without `negative`.
+  void check_model(const models::Backbone& model, const std::string& preset, double first_frame,
+                   bool negative) const;
 
   const std::string& name() const { return stage_; }
   bool causal() const { return stage_ != "bidirectional"; }
   int64_t chunk_frames() const;  ///< 0 = bidirectional
   /// Fills in the sampler that the trained model is for: solver, step lists, shift, chunk.
   void describe(train::CheckpointInfo& info) const;
-  /// @throws Error unless the stage can train on such a store.
-  void check_store(const data::StoreLayout& layout, const std::string& path) const;
+  /// @throws Error unless the stage can train on such a store, its clips told with `first_frame`
+  /// (negative = the model is told otherwise).
+  void check_store(const data::StoreLayout& layout, const std::string& path,
+                   double first_frame) const;
 
   /// The stage. Loads the networks that are not trained.
   std::shared_ptr<stages::Stage> make(const StageParts& parts) const;
@@ -50,7 +57,15 @@ class StageOptions {
   std::shared_ptr<models::Backbone> constant_network(const std::string& path,
                                                      const std::string& purpose,
                                                      const std::string& wanted_stage,
-                                                     const ModelFactory& factory) const;
+                                                     const StageParts& parts) const;
+  /// Name and value of the stage's own way to give a first latent (clean in the sequence), and of
+  /// what makes it pass a model without its text; empty names = it has none.
+  struct Setting {
+    std::string name;
+    double value = 0;
+  };
+  Setting clean_first() const;
+  Setting unconditional() const;
 
   std::string stage_, teacher_, scores_, solver_ = "euler";
   std::vector<double> step_list_, first_chunk_step_list_;
@@ -59,6 +74,10 @@ class StageOptions {
   stages::OdeOptions ode_;
   stages::DmdOptions dmd_;
 };
+
+/// True of models whose text encoder never gives zeros, not for the empty prompt either (HY at its
+/// published width).
+bool needs_negative(const models::Backbone& model);
 
 /// The text of unconditional passes: tensors text [L, D], text_mask, byt5, byt5_mask of a
 /// safetensors file; "" = none (zeros).

@@ -12,7 +12,6 @@
 #include "minwm/core/options.h"
 #include "minwm/data/loader.h"
 #include "minwm/models/codec/codec.h"
-#include "minwm/models/wan/backbone.h"
 #include "minwm/parallel/planning.h"
 #include "minwm/train/gap_evaluation.h"
 #include "minwm/train/loop.h"
@@ -27,10 +26,10 @@ namespace fs = std::filesystem;
 
 struct TrainCommand {
   std::string model = "wan-tiny", init, resume = "auto", device = "cpu", output, codec, eval_store,
-              negative, compare, reference, write_reference;
+              negative, compare, reference, write_reference, camera_cache = "dual";
   std::vector<std::string> stores;
   int64_t seed = 0, eval_every = 250, eval_clips = 24;
-  bool dry_run = false;
+  bool dry_run = false, context_action = false;
   train::RunOptions run;
   comm::MeshOptions mesh;
   ShardingOptions sharding;
@@ -39,7 +38,14 @@ struct TrainCommand {
   int64_t probe_every = 0;
 
   void declare(Options& options) {
-    options.add("model", &model, "preset: wan-tiny, wan-1.3b, …");
+    options.add("model", &model,
+                "preset: wan-tiny, wan-1.3b, hy-tiny, hy-8b, …; NAME@N = with N blocks");
+    options.add_choice("model.camera_cache", &camera_cache, {"dual", "rope_only"},
+                       "how the camera attention of hy models reads committed frames: through "
+                       "their cameras, or as the published checkpoints do");
+    options.add("model.context_action", &context_action,
+                "committed frames are told their actions (hy models with actions), as the "
+                "published checkpoints are");
     options.add("seed", &seed, "of weights, data order and every random draw");
     options.add(
         "init", &init,
@@ -72,6 +78,7 @@ struct TrainCommand {
     mesh.declare(options);
     sharding.declare(options);
     run.train.declare(options);
+    run.condition.declare(options);
     run.optimizer.declare(options);
     options.add("optimizer.critic_lr", &run.critic_lr,
                 "learning rate of dmd's critic; 0 = optimizer.lr");
@@ -85,7 +92,7 @@ struct TrainCommand {
     for (const auto& file : {codec, init, negative}) {
       require(file.empty() || fs::exists(file), "{}: does not exist", file);
     }
-    stage.check(init);
+    stage.check(init, dry_run);
     require(!output.empty() || dry_run, "--output.dir is missing: the folder of the run");
     require(!stores.empty() || dry_run,
             "--data.stores is missing: latent stores made by minwm data");
@@ -124,7 +131,8 @@ Stores open_stores(const TrainCommand& command, const models::Backbone& model) {
             "{}: {} latent channels and text of width {}; model '{}' takes {} and {}", path,
             layout.channels, layout.text_dim, command.model, model.latent_channels(),
             model.text_dim());
-    command.stage.check_store(layout, path);
+    command.stage.check_store(layout, path,
+                              model.reads_first_latent() ? command.run.condition.first_frame : -1);
   }
   return stores;
 }
@@ -137,6 +145,8 @@ train::CheckpointInfo describe(const TrainCommand& command, const Stores& stores
   info.model = command.model;
   info.config = config;
   info.codec = fs::path(command.codec).filename().string();
+  info.camera_cache = command.camera_cache;
+  info.context_action = command.context_action;
   command.stage.describe(info);
   if (!stores.empty()) {
     const auto& layout = stores.front()->layout();
@@ -279,10 +289,8 @@ std::string memory_text(const TrainCommand& command, const comm::Mesh& mesh,
 }
 
 int64_t tokens_per_clip(const models::Backbone& model, const train::CheckpointInfo& info) {
-  const auto* wan = dynamic_cast<const models::WanBackbone*>(&model);
-  const std::array<int64_t, 3> patch =
-      wan != nullptr ? wan->config().patch_size : std::array<int64_t, 3>{1, 1, 1};
-  return info.latent_frames * (info.latent_height / patch[1]) * (info.latent_width / patch[2]);
+  const auto [height, width] = model.patch();
+  return info.latent_frames * (info.latent_height / height) * (info.latent_width / width);
 }
 
 /// The network to train, with the weights it starts from.
@@ -298,8 +306,29 @@ std::shared_ptr<models::Backbone> first_weights(const TrainCommand& command,
   return factory.make(command.model, Role::kTrained, &weights);
 }
 
+/// A run may change how its model streams; whoever did not mean to is told.
+void compare_switches(const TrainCommand& command) {
+  if (command.init.empty() || fs::path(command.init).extension() == ".safetensors") {
+    return;
+  }
+  const fs::path given(command.init);
+  const train::Checkpoint from(given.filename() == "state.h5" ? given.parent_path() : given);
+  const auto warn = [&](const char* option, const std::string& theirs, const std::string& ours) {
+    if (theirs != ours) {
+      spdlog::warn("--init {}: was trained with {} = {}, this run has {}", from.path().string(),
+                   option, theirs, ours);
+    }
+  };
+  warn("model.camera_cache", from.info().camera_cache, command.camera_cache);
+  warn("model.context_action", fmt::to_string(from.info().context_action),
+       fmt::to_string(command.context_action));
+}
+
 int train_stage(TrainCommand command, const std::string& config, comm::World& world) {
   const train::StopSignals signals;
+  command.stage.check_model(*models::make_hollow_backbone(command.model), command.model,
+                            command.run.condition.first_frame,
+                            !command.negative.empty() || command.dry_run);
   auto mesh = comm::make_mesh(world.communicator(), command.mesh);
   std::unique_ptr<train::Checkpoint> resumed;
   if (!command.dry_run) {
@@ -313,9 +342,14 @@ int train_stage(TrainCommand command, const std::string& config, comm::World& wo
   mesh = comm::make_device_mesh(std::move(mesh), device);
   at::set_num_threads(
       static_cast<int>(train::thread_count(command.run.train.threads, world.local_size())));
+  const models::StreamSwitches switches{command.camera_cache == "rope_only",
+                                        command.context_action};
   const ModelFactory factory({mesh, device, train::compute_type(command.run.train.compute, device),
                               command.run.train.recompute, static_cast<uint64_t>(command.seed),
-                              command.dry_run, command.sharding});
+                              command.dry_run, switches, command.sharding});
+  if (world.rank() == 0 && !resumed) {
+    compare_switches(command);
+  }
   const auto model = first_weights(command, factory, resumed != nullptr);
   std::string text = summary(command, mesh, *model, factory.setup().compute);
   train::RunParts parts = assemble(command, config, mesh, model, factory, resumed != nullptr);

@@ -46,19 +46,22 @@ Judged collate(const std::vector<GapClip>& clips, size_t first, size_t count,
 at::Tensor predict(models::Backbone& model, const data::Batch& batch,
                    const camera::Cameras& cameras, const GapOptions& options, int64_t given) {
   const at::Tensor& truth = batch.latents;
+  models::Conditions conditions = batch.conditions;
+  conditions.cameras = cameras;
   const at::Tensor noise = sample_noise(truth, batch, {options.seed, 0, 0}, "camera_gap.noise");
   at::Tensor sigma = at::ones({truth.size(0), truth.size(1)}, truth.options());
   models::ForwardInput input;
   if (options.causal) {
     input.chunk_frames = options.chunk_frames;
     input.clean_latents = truth;
-  } else {
+  } else if (!model.reads_first_latent()) {
     sigma.narrow(1, 0, given).zero_();
   }
   input.latents = diffusion::add_noise(truth, noise, sigma);
   input.timestep = sigma * 1000;
-  input.conditions = batch.conditions;
-  input.conditions.cameras = cameras;
+  // Wrong cameras make wrong actions too.
+  input.conditions =
+      models::conditions_for(model, conditions, truth.narrow(1, 0, 1), truth.size(1));
   at::Tensor x0 = diffusion::predict_x0(input.latents, model.forward(input), sigma);
   x0.narrow(1, 0, given).copy_(truth.narrow(1, 0, given));
   return x0;
@@ -97,7 +100,9 @@ GapErrors camera_gap_errors(models::Backbone& model, models::Codec& codec,
     const auto& cameras = judged.batch.conditions.cameras;
     const camera::Cameras others{judged.other_world_to_camera, cameras.intrinsics};
     errors.right += squared_error(predict(model, judged.batch, cameras, options, given));
-    errors.wrong += squared_error(predict(model, judged.batch, others, options, given));
+    if (model.reads_cameras()) {
+      errors.wrong += squared_error(predict(model, judged.batch, others, options, given));
+    }
     at::Tensor copied = truth.clone();
     copied.narrow(1, 1, frames - 1)
         .copy_(truth.narrow(1, 1, 1).expand_as(truth.narrow(1, 1, frames - 1)));

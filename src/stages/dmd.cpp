@@ -29,9 +29,25 @@ int64_t given_frames(const Rollout& rollout, const DmdDraws& draws) {
   return draws.given && rollout.first_frame == 0 ? 1 : 0;
 }
 
-/// Those of the rollout's frames.
-models::Conditions conditions_of(const Rollout& rollout, const data::Batch& batch) {
-  return batch.conditions.frames(rollout.first_frame, rollout.latents.size(1));
+/// What the scores are told about the rollout's frames. A shortened rollout is a clip of its own: a
+/// model that is given first frames through its conditions is given this one's, with the cameras
+/// that begin there.
+models::Conditions conditions_of(const Rollout& rollout, const data::Batch& batch,
+                                 const models::Backbone& score) {
+  const int64_t frames = rollout.latents.size(1);
+  models::Conditions own = batch.conditions.frames(rollout.first_frame, frames);
+  if (rollout.first_frame == 0 || !score.reads_first_latent()) {
+    return own;
+  }
+  if (own.cameras.defined()) {
+    const at::Tensor& world_to_camera = own.cameras.world_to_camera;
+    own.cameras.world_to_camera =
+        at::matmul(world_to_camera, at::linalg_inv(world_to_camera.narrow(1, 0, 1)));
+    own.actions = at::Tensor();  // made anew, of the cameras
+  }
+  const bool given = own.image_latents.defined();
+  return models::conditions_for(
+      score, own, given ? rollout.latents.narrow(1, 0, 1).detach() : at::Tensor(), frames);
 }
 
 double mean_exit_step(const DmdDraws& draws) {
@@ -103,7 +119,8 @@ GeneratorTerms generator_loss(const DmdModels& models, const data::Batch& batch,
   const int64_t given = given_frames(terms.rollout, draws);
   terms.input = score_input(terms.rollout, draws.score, given, options.score);
   terms.score = score_gradient(models.fake, models.real, terms.rollout, terms.input,
-                               conditions_of(terms.rollout, batch), negative, given, options.score);
+                               conditions_of(terms.rollout, batch, models.fake), negative, given,
+                               options.score);
   terms.loss =
       diffusion::dmd_loss(terms.rollout.latents, terms.score.gradient, terms.rollout.loss_mask);
   return terms;
@@ -121,7 +138,7 @@ CriticTerms critic_loss(const DmdModels& models, const data::Batch& batch, const
   models::ForwardInput asked;
   asked.latents = terms.input.noisy;
   asked.timestep = terms.input.timestep;
-  asked.conditions = conditions_of(terms.rollout, batch);
+  asked.conditions = conditions_of(terms.rollout, batch, models.fake);
   terms.flow = models.fake.forward(asked);
   // The critic learns all frames that have noise, those too that the generator's loss leaves out.
   terms.loss = diffusion::critic_loss(terms.flow, terms.rollout.latents, terms.input.noise,

@@ -9,6 +9,7 @@
 #include "minwm/core/options.h"
 #include "minwm/core/progress.h"
 #include "minwm/data/loader.h"
+#include "minwm/stages/first_frame.h"
 #include "minwm/train/learner.h"
 #include "minwm/train/metrics.h"
 
@@ -39,6 +40,12 @@ void CheckpointOptions::declare(Options& options) {
               "write checkpoints while training goes on, from a copy in host memory");
 }
 
+void ConditionOptions::declare(Options& options) {
+  options.add("condition.first_frame", &first_frame,
+              "probability that a clip's first latent is given through the conditions (hy models): "
+              "1 = image to video, 0 = text to video");
+}
+
 void require_same_run(const Checkpoint& checkpoint, const CheckpointInfo& wanted) {
   const auto& stored = checkpoint.info();
   const std::string where = checkpoint.path().string();
@@ -58,7 +65,7 @@ struct TrainingRun::Impl {
         mesh(run_mesh),
         writer(options.output / "checkpoints", options.checkpoint.keep, mesh.world,
                options.checkpoint.asynchronous) {
-    const auto networks = parts.stage->networks();
+    networks = parts.stage->networks();
     for (size_t i = 0; i < networks.size(); ++i) {
       OptimizerOptions optimizer = options.optimizer;
       if (i > 0 && options.critic_lr > 0) {
@@ -94,7 +101,8 @@ struct TrainingRun::Impl {
   RunParts parts;
   comm::Mesh mesh;
   CheckpointWriter writer;
-  std::vector<OptimizerOptions> rates;  // per learner
+  std::vector<stages::Network> networks;  // all of one family: they are told the same
+  std::vector<OptimizerOptions> rates;    // per learner
   std::vector<std::unique_ptr<Learner>> learners;
   BatchPlan plan;
   int64_t completed = 0;
@@ -115,7 +123,11 @@ TrainingRun::Impl::Outcome TrainingRun::Impl::gradients(size_t network, data::Lo
     data::Batch batch = loader.next();
     local.data_wait += loader.last_wait();
     move_to(batch, learner.device());
-    const auto output = parts.stage->loss(network, batch, {parts.info.seed, completed, m});
+    const stages::StepAddress address{parts.info.seed, completed, m};
+    batch.conditions =
+        stages::told_conditions(*networks.front().module, batch, address,
+                                "first_frame." + learner.name(), options.condition.first_frame);
+    const auto output = parts.stage->loss(network, batch, address);
     if (m + 1 == plan.accumulation) {
       weights.reduce_in_backward();
     }

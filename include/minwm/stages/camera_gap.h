@@ -24,8 +24,9 @@ struct GapClip {
 };
 
 struct GapOptions {
-  /// Bidirectional: the first latent is given clean, the rest is pure noise, latents 1 … T-1 are
-  /// judged. Causal: every chunk is pure noise and sees the clean past; chunks 1 … are judged.
+  /// Bidirectional: the first latent is given (clean in the sequence or through the conditions, as
+  /// the model reads it), the rest is pure noise, latents 1 … T-1 are judged. Causal: every chunk
+  /// is pure noise and sees the clean past; chunks 1 … are judged.
   bool causal = false;
   int64_t chunk_frames = 4;
   uint64_t seed = 0;
@@ -35,7 +36,9 @@ struct GapOptions {
 /// Sums of squared pixel errors over the judged frames of some clips; those of several ranks add
 /// up.
 struct GapErrors {
-  double right = 0, wrong = 0, copy = 0;
+  double right = 0;
+  double wrong = 0;  ///< 0 of a model that reads no cameras: there is nothing to be wrong about
+  double copy = 0;
   double values = 0;  ///< how many pixel values were compared
 };
 

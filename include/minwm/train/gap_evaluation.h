@@ -19,7 +19,7 @@ struct GapEvaluationOptions {
 };
 
 /// Reads this rank's clips now. The result is collective over `world`: camera_gap, gap_right,
-/// gap_wrong, gap_copy in dB.
+/// gap_wrong, gap_copy in dB; of a model that reads no cameras gap_right and gap_copy alone.
 /// @throws Error if the store's clips do not fit the model, or all follow the same trajectory.
 std::function<std::map<std::string, double>()> make_gap_evaluation(
     const GapEvaluationOptions& options, std::shared_ptr<models::Backbone> model,

@@ -31,8 +31,17 @@ struct CheckpointOptions {
   void declare(Options& options);  ///< section "checkpoint"
 };
 
+/// What clips tell the networks (stages/first_frame.h).
+struct ConditionOptions {
+  /// Probability that a clip gives its first latent, of models that read it through the conditions;
+  /// 1 = image to video, 0 = text to video.
+  double first_frame = 1;
+  void declare(Options& options);  ///< section "condition"
+};
+
 struct RunOptions {
   TrainOptions train;
+  ConditionOptions condition;
   OptimizerOptions optimizer;
   double critic_lr = 0;  ///< learning rate of a stage's second network; 0 = optimizer.lr
   EmaOptions ema;        ///< of the stage's result, its first network
