@@ -1,5 +1,6 @@
 #include "minwm/models/hy/embedders.h"
 
+#include <array>
 #include <cmath>
 
 #include "minwm/nn/attention.h"
@@ -17,6 +18,25 @@ constexpr double kEps = 1e-6, kMapperEps = 1e-5;
 /// A module that only owns parameters under a published prefix.
 struct Named : torch::nn::Module {};
 
+/// exp(-ln(10000) i / 128) in float32 as the reference made it, the same on every machine:
+/// libraries differ in the last bit of an exponential, which at t = 1000 is 3e-5 of an angle.
+at::Tensor sinusoid_frequencies() {
+  constexpr int64_t kHalf = kSinusoid / 2;
+  // The only two entries where the reference's exponential is not the nearest float32.
+  constexpr std::array<int64_t, 2> kRoundedUp = {13, 44};
+  const auto log_period = static_cast<float>(std::log(10000.0));
+  std::vector<float> frequencies;
+  for (int64_t i = 0; i < kHalf; ++i) {
+    const float exponent = -log_period * static_cast<float>(i) / static_cast<float>(kHalf);
+    frequencies.push_back(static_cast<float>(std::exp(static_cast<double>(exponent))));
+  }
+  for (const int64_t i : kRoundedUp) {
+    float& frequency = frequencies[static_cast<size_t>(i)];
+    frequency = std::nextafter(frequency, 1.f);
+  }
+  return at::tensor(frequencies);
+}
+
 }  // namespace
 
 HyTimeEmbedderImpl::HyTimeEmbedderImpl(int64_t width) {
@@ -26,11 +46,7 @@ HyTimeEmbedderImpl::HyTimeEmbedderImpl(int64_t width) {
 
 at::Tensor hy_sinusoid(const at::Tensor& t) {
   // In float32 as the reference has it: what the weights were trained on.
-  const int64_t half = kSinusoid / 2;
-  const auto options = at::TensorOptions(at::kFloat).device(t.device());
-  const at::Tensor frequencies =
-      at::exp(at::arange(half, options) * (-std::log(10000.0) / static_cast<double>(half)));
-  const at::Tensor angles = t.to(at::kFloat).unsqueeze(-1) * frequencies;
+  const at::Tensor angles = t.to(at::kFloat).unsqueeze(-1) * sinusoid_frequencies().to(t.device());
   return at::cat({angles.cos(), angles.sin()}, -1);
 }
 
