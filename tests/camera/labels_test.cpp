@@ -196,6 +196,16 @@ TEST(ViewOverlap, FallsAsTheCameraTurnsAway) {
   EXPECT_EQ(view_overlap(views[0], views[0], at::zeros({0, 3})), 0) << "nothing to see";
 }
 
+TEST(ViewOverlap, CountsAnglesAcrossTheHalfTurn) {
+  // A wide view ahead shares its two sides with the same view behind, left and right alike.
+  const at::Tensor points = points_in_ball(4000, 8, {.seed = 1, .purpose = "test"});
+  const at::Tensor views = invert_poses(integrate(parse_pose_string("l*60")));
+  MemoryOptions wide;
+  wide.view_width = 300;
+  EXPECT_NEAR(view_overlap(views[0], views[60], points, wide), 0.8, 0.04)
+      << "240 of 300 degrees; 120 without the wrap";
+}
+
 TEST(SelectMemory, PrefersTheChunksThatSawTheSamePlaces) {
   const at::Tensor points = points_in_ball(2000, 8, {.seed = 1, .purpose = "test"});
   // Away for 24 frames and back: at frame 48 the view is that of frame 0.
