@@ -257,6 +257,10 @@ std::string memory_text(const TrainCommand& command, const comm::Mesh& mesh,
   if (info.latent_frames == 0) {
     return "memory      unknown without --data.stores (minwm plan estimates any clip)\n";
   }
+  const auto known = model_shapes();
+  if (std::find(known.begin(), known.end(), command.model) == known.end()) {
+    return "";
+  }
   const auto batch = train::plan_batch(command.run.train, mesh.data_size());
   parallel::StepShape step;
   step.model = model_shape(command.model);
