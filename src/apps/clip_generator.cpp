@@ -47,6 +47,9 @@ Videos ClipGenerator::run(const std::vector<at::Tensor>& truths,
 }
 
 double ClipGenerator::camera_gap(size_t count) {
+  if (!loaded_.model->reads_cameras()) {
+    return std::numeric_limits<double>::quiet_NaN();
+  }
   stages::GapOptions gap;
   gap.causal = loaded_.mode == stream::Mode::kStream;
   gap.chunk_frames = loaded_.stream.chunk_frames;

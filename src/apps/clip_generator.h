@@ -32,7 +32,7 @@ class ClipGenerator {
   Videos run(const std::vector<at::Tensor>& truths, const std::vector<at::Tensor>& wrong_paths);
 
   /// After run(): the camera gap in dB on the first `count` clips; NaN if their length is not one
-  /// the model was made for.
+  /// the model was made for, or if it reads no cameras.
   double camera_gap(size_t count);
 
  private:

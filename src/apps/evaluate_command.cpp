@@ -47,6 +47,8 @@ struct EvaluateOptions {
                 "euler, renoise, unipc or dpm++; empty = as the checkpoint records");
     options.add("guidance", &sampler.guidance,
                 "classifier-free guidance scale; 1 = off, 0 = as the checkpoint records");
+    options.add_choice("memory", &sampler.memory, {"none", "worldplay"},
+                       "worldplay = a stream looks back at places it saw, not at a window");
     options.add("batch", &batch, "clips generated side by side");
     options.add("threads", &threads, "CPU threads; 0 = all cores");
     options.add("device", &device, "cpu or cuda");
@@ -212,6 +214,10 @@ eval::Evaluation evaluate_checkpoint(const EvaluateOptions& options, int threads
   }
   auto loaded = stream::open_model(options.checkpoint, sampler, device);
   const auto info = loaded.info;
+  if (!loaded.model->reads_cameras()) {
+    spdlog::warn("{}: {} reads no cameras: how it follows them is chance, there is no camera gap",
+                 options.checkpoint, info.model);
+  }
   require_writable(std::filesystem::path(options.output) / "report.html");
   const auto style = world_style(info, *loaded.codec, options.style);
   const int64_t frames = options.frames > 0 ? options.frames : info.latent_frames;

@@ -18,7 +18,7 @@ namespace minwm::apps {
 namespace {
 
 struct GenerateOptions {
-  std::string checkpoint, pose = "w*11", output, prompt, image, device = "cpu";
+  std::string checkpoint, pose = "w*11", output, prompt, image, device = "cpu", compute = "auto";
   int64_t frames = 0, seed = 0, world = -1;
   double fps = 16;
   stream::SamplerOverrides sampler;
@@ -28,7 +28,9 @@ struct GenerateOptions {
     options.add("pose", &pose,
                 "trajectory, e.g. \"w*8, l*3\": w s a d move, j l turn, i k tilt, w+l*4 both");
     options.add("output", &output, "mp4 file to write");
-    options.add("frames", &frames, "video frames, 1 + 4 n; 0 = as long as the trajectory");
+    options.add("frames", &frames,
+                "video frames, 1 + 4 n; 0 = as long as the trajectory, or as the model was trained "
+                "if it reads no cameras");
     options.add("seed", &seed, "random seed of the noise");
     options.add("prompt", &prompt, "what the world looks like");
     options.add("image", &image, "first frame (PNG or JPEG)");
@@ -41,8 +43,12 @@ struct GenerateOptions {
                 "euler, renoise, unipc or dpm++; empty = as the checkpoint records");
     options.add("guidance", &sampler.guidance,
                 "classifier-free guidance scale; 1 = off, 0 = as the checkpoint records");
+    options.add_choice("memory", &sampler.memory, {"none", "worldplay"},
+                       "worldplay = a stream looks back at places it saw, not at a window");
     options.add("fps", &fps, "frames per second of the file");
     options.add("device", &device, "cpu or cuda");
+    options.add_choice("compute", &compute, {"auto", "float32", "bfloat16"},
+                       "type of matrix products; auto = float32 on a CPU, bfloat16 on a GPU");
   }
 
   void check() const {
@@ -74,6 +80,16 @@ at::Tensor first_frame(GenerateOptions& options, int64_t width, int64_t height) 
   return options.image.empty() ? at::Tensor() : data::read_image(options.image);
 }
 
+at::ScalarType compute_type(const std::string& name, const c10::Device& device) {
+  if (name == "float32" || (name == "auto" && device.is_cpu())) {
+    return at::kFloat;
+  }
+  if (!has_native_bfloat16(device)) {
+    spdlog::warn("--compute bfloat16: this CPU emulates it; float32 is faster");
+  }
+  return at::kBFloat16;
+}
+
 /// The poses of `video_frames` (0 = as many as there are): cut, or padded by standing still.
 at::Tensor fit_path(const at::Tensor& poses, int64_t video_frames) {
   const int64_t frames = video_frames > 0 ? models::latent_frames(video_frames) : poses.size(0);
@@ -88,6 +104,23 @@ at::Tensor fit_path(const at::Tensor& poses, int64_t video_frames) {
                  poses.size(0) - 1, video_frames, frames - 1);
   }
   return poses.narrow(0, 0, frames);
+}
+
+/// The poses [T, 4, 4] of the video. A model that reads no cameras has none to follow: its pose
+/// string is emptied, and the camera of the file is said to stand still.
+at::Tensor video_path(GenerateOptions& options, bool pose_given,
+                      const stream::LoadedModel& loaded) {
+  if (loaded.model->reads_cameras() || loaded.model->reads_actions()) {
+    return fit_path(camera::integrate(camera::parse_pose_string(options.pose)), options.frames);
+  }
+  require(!pose_given || options.pose.empty(),
+          "--pose {}: {} reads no cameras, its video follows the prompt and the first frame alone: "
+          "drop --pose (--frames says how long it is)",
+          options.pose, loaded.info.model);
+  options.pose.clear();
+  const int64_t frames =
+      options.frames > 0 ? models::latent_frames(options.frames) : loaded.info.latent_frames;
+  return at::eye(4, at::kDouble).expand({frames, 4, 4});
 }
 
 /// [1, F, 3, H, W], chunk by chunk with a progress bar or all at once, as the model works.
@@ -129,9 +162,13 @@ int generate(comm::World& world, int argc, char** argv) {
   options.check();
   require(world.size() == 1, "minwm generate runs on one rank, not on {}: start it without mpirun",
           world.size());
-  const auto motions = camera::parse_pose_string(options.pose);
+  if (!options.pose.empty()) {  // what is wrong with it is said before anything is opened
+    camera::parse_pose_string(options.pose);
+  }
   const auto device = open_device(options.device);
   auto loaded = stream::open_model(options.checkpoint, options.sampler, device);
+  const at::Tensor poses = video_path(options, parser.given("pose"), loaded);
+  loaded.model->set_compute_dtype(compute_type(options.compute, device));
   require_writable(options.output);
   loaded.stream.seed = static_cast<uint64_t>(options.seed);
 
@@ -148,7 +185,6 @@ int generate(comm::World& world, int argc, char** argv) {
           "caption words (width {}) can be encoded here",
           options.checkpoint, loaded.model->text_dim(), text.size(2));
 
-  const at::Tensor poses = fit_path(camera::integrate(motions), options.frames);
   const at::Tensor pixels = generate_pixels(loaded, text, given, poses);
   data::write_video(options.output, models::to_uint8(pixels[0]).permute({0, 2, 3, 1}).contiguous(),
                     options.fps);

@@ -6,7 +6,6 @@
 #include "minwm/core/error.h"
 #include "minwm/core/progress.h"
 #include "minwm/data/video.h"
-#include "minwm/models/wan/backbone.h"
 #include "walks.h"
 
 namespace minwm::apps {
@@ -91,7 +90,9 @@ void measure_streaming(const stream::LoadedModel& loaded, const Start& start,
   };
   latency.first_frames = first().size(1);
   latency.first_frame_seconds = median_seconds(first);
-  while (stream.frames() < options.window_frames) {
+  // From here on every chunk costs the same.
+  const int64_t full = options.memory ? options.memory->frames + 1 : options.window_frames;
+  while (stream.frames() < full) {
     next();
   }
   latency.chunk_seconds = median_seconds(next);
@@ -101,8 +102,7 @@ void measure_streaming(const stream::LoadedModel& loaded, const Start& start,
 }  // namespace
 
 int64_t token_pixels(const models::Backbone& model, const models::Codec& codec) {
-  const auto* wan = dynamic_cast<const models::WanBackbone*>(&model);
-  return codec.spatial_factor() * (wan != nullptr ? wan->config().patch_size[2] : 1);
+  return codec.spatial_factor() * model.patch()[1];
 }
 
 eval::Latency measure_latency(const stream::LoadedModel& loaded, const eval::Commanded& clip,

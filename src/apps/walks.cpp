@@ -105,7 +105,9 @@ std::string describe_sampler(const stream::LoadedModel& loaded) {
       options.first_chunk_sigmas.empty()
           ? ""
           : fmt::format(" ({} in the first chunk)", options.first_chunk_sigmas.size()),
-      loaded.mode == stream::Mode::kStream ? "streamed" : "all frames at once");
+      loaded.mode == stream::Mode::kBidirectional ? "all frames at once"
+      : options.memory                            ? "streamed with a context memory"
+                                                  : "streamed");
 }
 
 }  // namespace minwm::apps

@@ -18,6 +18,16 @@ StreamOptions stream_options(const train::CheckpointInfo& info, const SamplerOve
   stream.window_frames = std::max(info.window_frames > 0 ? info.window_frames : info.latent_frames,
                                   stream.chunk_frames);
   stream.sink_frames = info.sink_frames;
+  require(overrides.memory == "none" || overrides.memory == "worldplay",
+          "--memory {}: expected none or worldplay", overrides.memory);
+  if (overrides.memory == "worldplay") {
+    require(
+        info.stage != "bidirectional",
+        "{}: --memory worldplay does not fit: a 'bidirectional' checkpoint denoises all frames at "
+        "once and has no past to look back at: drop --memory",
+        where);
+    stream.memory.emplace();
+  }
   stream.fx = info.fx;
   stream.fy = info.fy;
   return stream;

@@ -12,10 +12,11 @@ namespace minwm::stream {
 
 /// What a user may override of a checkpoint's recorded sampler. Empty or 0 = as recorded.
 struct SamplerOverrides {
-  int64_t steps = 0;    ///< denoising steps
-  std::string solver;   ///< "euler", "renoise", "unipc" or "dpm++"
-  std::string mode;     ///< "stream" or "bidirectional"
-  double guidance = 0;  ///< guidance scale; 1 = off
+  int64_t steps = 0;            ///< denoising steps
+  std::string solver;           ///< "euler", "renoise", "unipc" or "dpm++"
+  std::string mode;             ///< "stream" or "bidirectional"
+  double guidance = 0;          ///< guidance scale; 1 = off
+  std::string memory = "none";  ///< or "worldplay": StreamOptions::memory with its defaults
 };
 
 /// The solver and the levels that a checkpoint is sampled with.
@@ -37,7 +38,8 @@ SamplerChoice choose_sampler(const train::CheckpointInfo& info, const SamplerOve
                              const std::string& where);
 
 /// Everything a stream needs besides model and codec: the chosen sampler, and chunk, window and
-/// intrinsics as recorded. @throws Error as choose_sampler.
+/// intrinsics as recorded, and a context memory if asked for. @throws Error as choose_sampler, or
+/// if the memory is for a stage that does not stream.
 StreamOptions stream_options(const train::CheckpointInfo& info, const SamplerOverrides& overrides,
                              const std::string& where);
 
