@@ -43,6 +43,9 @@ struct GenerateOptions {
                 "euler, renoise, unipc or dpm++; empty = as the checkpoint records");
     options.add("guidance", &sampler.guidance,
                 "classifier-free guidance scale; 1 = off, 0 = as the checkpoint records");
+    options.add("camera_cache", &sampler.camera_cache,
+                "dual or rope_only: how an HY model's cameras read the past; empty = as the "
+                "checkpoint records");
     options.add_choice("memory", &sampler.memory, {"none", "worldplay"},
                        "worldplay = a stream looks back at places it saw, not at a window");
     options.add("fps", &fps, "frames per second of the file");

@@ -33,6 +33,20 @@ StreamOptions stream_options(const train::CheckpointInfo& info, const SamplerOve
   return stream;
 }
 
+models::StreamSwitches stream_switches(const train::CheckpointInfo& info,
+                                       const SamplerOverrides& overrides,
+                                       const std::string& where) {
+  const std::string& asked = overrides.camera_cache;
+  require(asked.empty() || asked == "dual" || asked == "rope_only",
+          "--camera_cache {}: expected dual or rope_only", asked);
+  require(
+      asked.empty() || info.stage != "bidirectional",
+      "{}: --camera_cache {} does not fit: a 'bidirectional' checkpoint does not stream and has "
+      "no cache: drop --camera_cache",
+      where, asked);
+  return {(asked.empty() ? info.camera_cache : asked) == "rope_only", info.context_action};
+}
+
 LoadedModel open_model(const std::filesystem::path& path, const SamplerOverrides& overrides,
                        const c10::Device& device) {
   train::Checkpoint checkpoint(path);
@@ -50,7 +64,16 @@ LoadedModel open_model(const std::filesystem::path& path, const SamplerOverrides
             bidirectional ? "bidirectional" : "stream");
   }
   loaded.stream = stream_options(info, overrides, checkpoint.path().string());
+  const auto switches = stream_switches(info, overrides, checkpoint.path().string());
   loaded.model = models::make_backbone(info.model, info.seed);
+  require(overrides.camera_cache.empty() || loaded.model->reads_cameras(),
+          "{}: --camera_cache {} does not fit: {} reads no cameras: drop --camera_cache",
+          checkpoint.path().string(), overrides.camera_cache, info.model);
+  try {
+    loaded.model->set_stream_switches(switches);
+  } catch (const Error& error) {
+    fail("{}: {}: {}", checkpoint.path().string(), info.model, error.what());
+  }
   checkpoint.load_model(*loaded.model);
   loaded.model->to(device);
   loaded.model->eval();

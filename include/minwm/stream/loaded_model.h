@@ -16,6 +16,7 @@ struct SamplerOverrides {
   std::string solver;           ///< "euler", "renoise", "unipc" or "dpm++"
   std::string mode;             ///< "stream" or "bidirectional"
   double guidance = 0;          ///< guidance scale; 1 = off
+  std::string camera_cache;     ///< "dual" or "rope_only": how a stream's cameras read the past
   std::string memory = "none";  ///< or "worldplay": StreamOptions::memory with its defaults
 };
 
@@ -51,10 +52,16 @@ struct LoadedModel {
   StreamOptions stream;  ///< sampler of the checkpoint with the overrides applied; seed left at 0
 };
 
-/// Opens a step folder (or the newest one below a run). Weights are the EMA where there is one.
+/// How a checkpoint streams (models::StreamSwitches), as it records and `overrides` say.
+/// @throws Error if the camera cache is no known one, or the stage does not stream.
+models::StreamSwitches stream_switches(const train::CheckpointInfo& info,
+                                       const SamplerOverrides& overrides, const std::string& where);
+
+/// Opens a step folder (or the newest one below a run). Weights are the EMA where there is one, the
+/// model's switches are set.
 /// @throws Error if it is no checkpoint, has no codec, or the overrides do not fit its stage: a
 /// bidirectional model cannot stream, a causal one does not denoise whole clips, and see
-/// choose_sampler; the message names the call that works.
+/// choose_sampler and stream_switches; the message names the call that works.
 LoadedModel open_model(const std::filesystem::path& checkpoint, const SamplerOverrides& overrides,
                        const c10::Device& device);
 
