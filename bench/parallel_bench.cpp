@@ -1,7 +1,8 @@
-// A training step of a Wan model whose weights are spread over ranks: memory, traffic and time.
+// A training step of a model whose weights are spread over ranks: memory, traffic and time.
 //
-//   launch/mpirun-local -n 4 parallel_bench                    # 309 M parameters
+//   launch/mpirun-local -n 4 parallel_bench                    # a Wan model of 309 M parameters
 //   launch/mpirun-local -n 2 parallel_bench --width 64 --layers 2
+//   launch/mpirun-local -n 4 parallel_bench --model hy-8b@2 --cameras true --chunk_frames 2
 //
 // Rank 0 prints one JSON line per setting of --prefetch: what was measured, the largest over ranks,
 // and what `minwm plan` says of the same step.
@@ -34,22 +35,26 @@ namespace {
 using namespace minwm;
 using testing::CountedBytes;
 
-constexpr int64_t kTextRows = 16;
-
 struct BenchOptions {
+  std::string model;
   int64_t width = 1024, layers = 18, heads = 8;
-  int64_t frames = 2, side = 16, batch = 1;
+  int64_t frames = 2, side = 16, batch = 1, text_rows = 16, chunk_frames = 0;
   int64_t steps = 3;
   bool bfloat16 = false, recompute = true, cameras = false;
   std::vector<int64_t> prefetch = {1, 0};
   comm::MeshOptions mesh{.replicate = 1, .shard = -1};
 
   void declare(Options& options) {
+    options.add("model", &model,
+                "preset, or PRESET@BLOCKS; empty = a Wan model of the sizes below");
     options.add("width", &width, "width of the model; its feed-forward is four times that");
     options.add("layers", &layers, "transformer blocks");
     options.add("heads", &heads, "attention heads");
     options.add("frames", &frames, "latent frames of a sample");
-    options.add("side", &side, "latent height and width; four latents are one token");
+    options.add("side", &side, "latent height and width; a Wan token is four latents");
+    options.add("text_rows", &text_rows, "rows of text");
+    options.add("chunk_frames", &chunk_frames,
+                "teacher forcing in chunks of so many frames; 0 = bidirectional");
     options.add("batch", &batch, "samples per rank");
     options.add("steps", &steps, "training steps, the first of which is not timed");
     options.add("bfloat16", &bfloat16, "matrices travel and multiply in bfloat16");
@@ -67,19 +72,34 @@ models::WanConfig config_of(const BenchOptions& options) {
   config.num_layers = options.layers;
   config.num_heads = options.heads;
   config.text_dim = config.freq_dim = 256;
-  config.text_len = kTextRows;
+  config.text_len = options.text_rows;
   return config;
 }
 
+std::shared_ptr<models::Backbone> hollow_model(const BenchOptions& options) {
+  if (!options.model.empty()) {
+    return models::make_hollow_backbone(options.model);
+  }
+  const nn::HollowParameters hollow;
+  return std::make_shared<models::WanBackbone>(config_of(options), 1);
+}
+
 /// The same step as `minwm plan` knows it.
-parallel::StepShape step_of(const BenchOptions& options, const comm::Mesh& mesh, int64_t prefetch) {
+parallel::StepShape step_of(const BenchOptions& options, models::Backbone& model,
+                            const comm::Mesh& mesh, int64_t prefetch) {
   parallel::StepShape step;
-  step.model = apps::wan_shape("bench", config_of(options));
+  step.model = apps::shape_of(options.model.empty() ? "bench" : options.model, model);
   step.model.camera = options.cameras;
+  step.model.text_rows = options.text_rows;
   step.device = parallel::device_kind("cpu");
   step.device.compute_bytes = options.bfloat16 ? 2 : 4;
   step.frames = options.frames;
-  step.frame_tokens = options.side * options.side / 4;
+  const auto patch = model.patch();
+  step.frame_tokens = options.side / patch[0] * (options.side / patch[1]);
+  if (options.chunk_frames > 0) {
+    step.stage = "teacher-forcing";
+    step.chunk_frames = options.chunk_frames;
+  }
   step.global_batch = options.batch * mesh.data_size();
   step.micro_batch = options.batch;
   step.recompute = options.recompute;
@@ -103,15 +123,26 @@ int64_t resident_peak() {
   return 0;
 }
 
-models::ForwardInput make_input(const BenchOptions& options, const models::WanConfig& config) {
+models::ForwardInput make_input(const BenchOptions& options, const models::Backbone& model) {
+  const int64_t batch = options.batch, frames = options.frames;
+  const auto latents = [&](const char* purpose) {
+    return random_normal({batch, frames, model.latent_channels(), options.side, options.side},
+                         {1, purpose});
+  };
   models::ForwardInput input;
-  input.latents = random_normal(
-      {options.batch, options.frames, config.in_dim, options.side, options.side}, {1, "latents"});
-  input.timestep = at::full({options.batch, options.frames}, 500.0);
-  input.conditions.text = random_normal({options.batch, kTextRows, config.text_dim}, {1, "text"});
+  input.latents = latents("latents");
+  input.timestep = at::full({batch, frames}, 500.0);
+  if (options.chunk_frames > 0) {
+    input.clean_latents = latents("clean");
+    input.chunk_frames = options.chunk_frames;
+  }
+  input.conditions.text = random_normal({batch, options.text_rows, model.text_dim()}, {1, "text"});
   if (options.cameras) {
-    input.conditions.cameras = {at::eye(4).repeat({options.batch, options.frames, 1, 1}),
-                                at::eye(3).repeat({options.batch, options.frames, 1, 1})};
+    input.conditions.cameras = {at::eye(4).repeat({batch, frames, 1, 1}),
+                                at::eye(3).repeat({batch, frames, 1, 1})};
+  }
+  if (model.reads_actions()) {
+    input.conditions.actions = at::zeros({batch, frames}, at::kLong);
   }
   return input;
 }
@@ -121,7 +152,7 @@ struct Moments {
 };
 
 struct Setup {
-  std::shared_ptr<models::WanBackbone> model;
+  std::shared_ptr<models::Backbone> model;
   std::unique_ptr<train::TrainedWeights> weights;
   std::vector<Moments> moments;
   int64_t parameters = 0, in_units = 0;  // elements
@@ -144,13 +175,13 @@ void update(Setup& setup) {
 
 /// As `minwm train` does it: weights spread over the ranks of a copy, or whole.
 void place_weights(const BenchOptions& options, const comm::Mesh& mesh, int64_t prefetch,
-                   models::WanBackbone& model) {
+                   models::Backbone& model) {
   const auto compute = options.bfloat16 ? at::kBFloat16 : at::kFloat;
   model.set_compute_dtype(compute);
   model.set_activation_checkpointing(options.recompute);
   if (mesh.copy_size() > 1) {
     model.set_unit_runner(std::make_shared<parallel::ShardedModel>(
-        "wan", model, model.units(), mesh,
+        "bench", model, model.units(), mesh,
         parallel::ShardOptions{
             .compute = compute, .recompute = options.recompute, .prefetch = prefetch}));
   } else {
@@ -175,10 +206,7 @@ void place_weights(const BenchOptions& options, const comm::Mesh& mesh, int64_t 
 
 Setup build(const BenchOptions& options, const comm::Mesh& mesh, int64_t prefetch) {
   Setup setup;
-  {
-    const nn::HollowParameters hollow;
-    setup.model = std::make_shared<models::WanBackbone>(config_of(options), 1);
-  }
+  setup.model = hollow_model(options);
   for (const auto& parameter : setup.model->parameters()) {
     setup.parameters += parameter.numel();
   }
@@ -246,7 +274,7 @@ std::string planned(const parallel::StepShape& step, const comm::Mesh& mesh, dou
 void measure(const BenchOptions& options, const comm::Mesh& mesh, int64_t prefetch) {
   const CountedBytes bytes;
   Setup setup = build(options, mesh, prefetch);
-  const auto input = make_input(options, config_of(options));
+  const auto input = make_input(options, *setup.model);
   const int64_t held = CountedBytes::now();
   CountedBytes::restart();
   std::vector<double> seconds;
@@ -268,22 +296,22 @@ void measure(const BenchOptions& options, const comm::Mesh& mesh, int64_t prefet
   const double sent = most(after.weights - before.weights),
                exchanged = most(after.context - before.context);
   const double fastest = most(seconds[1]), median = most(seconds[1 + (seconds.size() - 1) / 2]);
-  const auto step = step_of(options, mesh, prefetch);
+  const auto step = step_of(options, *setup.model, mesh, prefetch);
   const double tokens = static_cast<double>(step.global_batch * step.frames * step.frame_tokens);
   const double block =
-      static_cast<double>(setup.in_units) / static_cast<double>(options.layers) * 4;
+      static_cast<double>(setup.in_units) / static_cast<double>(step.model.blocks) * 4;
   const double ideal = 16 * static_cast<double>(setup.parameters) / mesh.copy_size();
   if (mesh.world->rank() == 0) {
     fmt::print(
-        R"({{"mesh": "{}x{}x{}", "threads": {}, "prefetch": {}, "parameters": {}, )"
+        R"({{"model": "{}", "mesh": "{}x{}x{}", "threads": {}, "prefetch": {}, "parameters": {}, )"
         R"("ideal_mib": {:.1f}, "steady_mib": {:.1f}, "peak_mib": {:.1f}, "block_mib": {:.1f}, )"
         R"("resident_peak_mib": {:.1f}, "sent_mib": {:.2f}, "formula_mib": {:.2f}, )"
         R"("context_mib": {:.2f}, "step_s": {:.3f}, "fastest_s": {:.3f}, "tokens_per_s": {:.2f}, )"
         R"({}}})"
         "\n",
-        mesh.replicate->size(), mesh.copy_size() / mesh.context->size(), mesh.context->size(),
-        at::get_num_threads(), prefetch, setup.parameters, ideal / 0x1p20, steady / 0x1p20,
-        peak / 0x1p20, block / 0x1p20, resident / 0x1p20, sent / 0x1p20,
+        step.model.name, mesh.replicate->size(), mesh.copy_size() / mesh.context->size(),
+        mesh.context->size(), at::get_num_threads(), prefetch, setup.parameters, ideal / 0x1p20,
+        steady / 0x1p20, peak / 0x1p20, block / 0x1p20, resident / 0x1p20, sent / 0x1p20,
         formula(options, mesh, setup) / 0x1p20, exchanged / 0x1p20, median, fastest,
         tokens / median, planned(step, mesh, steady, peak, sent + exchanged));
     std::fflush(stdout);
@@ -294,7 +322,7 @@ int bench(comm::World& world, int argc, char** argv) {
   // Freed blocks go back to the system at once, so that resident memory says what is in use.
   mallopt(M_MMAP_THRESHOLD, 1 << 20);
   BenchOptions chosen;
-  Options options("parallel_bench", "Measures a training step of a sharded Wan model.");
+  Options options("parallel_bench", "Measures a training step of a sharded model.");
   chosen.declare(options);
   if (!options.parse(argc, argv)) {
     return kExitDone;

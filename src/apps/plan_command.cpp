@@ -28,7 +28,7 @@ constexpr double kRecipe = -1;
 
 struct PlanCommand {
   std::string model = "wan-1.3b", gpu = "h100", optimizer = "adamw";
-  int64_t gpus = 8, height = 480, width = 832, frames = 77;
+  int64_t gpus = 8, height = 480, width = 832, frames = 77, text_rows = 0;
   double gpu_memory = 0;
   bool table = false, json = false;
   std::string reduce = "each";
@@ -38,7 +38,7 @@ struct PlanCommand {
   StepShape step;
 
   void declare(Options& options) {
-    options.add("model", &model, "hy-8b, or a preset: wan-1.3b, wan-14b, …");
+    options.add("model", &model, "preset: wan-1.3b, hy-8b, …; hy-8b@2 = with 2 blocks");
     options.add("stage", &step.stage,
                 "bidirectional, teacher-forcing, ode, consistency or dmd; --table without it: all");
     options.add("gpus", &gpus, "ranks of the job");
@@ -48,6 +48,8 @@ struct PlanCommand {
     options.add("width", &width, "pixels of a clip");
     options.add("frames", &frames, "video frames of a clip: 1 + 4 (latent frames - 1)");
     options.add("chunk_frames", &step.chunk_frames, "latent frames of a chunk (causal stages)");
+    options.add("text_rows", &text_rows,
+                "text and image feature rows of a clip; 0 = what the model usually has");
     options.add("table", &table, "plans for 8 to 1024 ranks instead of one");
     options.add("json", &json, "print JSON");
     options.add("parallel.replicate", &wish.replicate, "copies of the model; 0 or -1 = proposed");
@@ -81,6 +83,8 @@ struct PlanCommand {
   void resolve() {
     step.model = model_shape(model);
     step.device = parallel::device_kind(gpu);
+    require(text_rows >= 0, "text_rows {}: expected a number of rows, or 0", text_rows);
+    step.model.text_rows = text_rows > 0 ? text_rows : step.model.text_rows;
     require(gpu_memory >= 0, "gpu_memory {}: expected GiB, or 0", gpu_memory);
     if (gpu_memory > 0) {
       step.device.memory = gpu_memory * kGiB;

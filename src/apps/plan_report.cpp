@@ -75,11 +75,31 @@ std::string lines(const std::vector<Item<T>>& entries, double unit, const char* 
   return text;
 }
 
+/// Where each network's weights are, a line for each.
+std::string networks_text(const StepShape& step, const parallel::MeshShape& mesh) {
+  std::string text;
+  for (const auto& network : plan_networks(step, mesh)) {
+    text += fmt::format(
+        "  {:<12}{}{}, {}, {:.3f} GB per rank {}\n", network.name,
+        network.trained ? "trained" : "frozen", network.averaged ? " with an average" : "",
+        mesh.copy() > 1 ? fmt::format("shared by {} ranks", mesh.copy()) : "whole on every rank",
+        static_cast<double>(network.bytes) / 1e9,
+        network.offloaded ? "in host memory" : "on the device");
+  }
+  return text;
+}
+
 /// As `minwm train` takes it: whose parallel.ulysses 0 means all context ranks.
-std::string options_of(const parallel::MeshShape& mesh) {
+std::string options_of(const StepShape& step, const parallel::MeshShape& mesh) {
+  const char* offload = step.offload_optimizer && step.offload_teacher ? "optimizer,teacher"
+                        : step.offload_optimizer                       ? "optimizer"
+                        : step.offload_teacher                         ? "teacher"
+                                                                       : "";
   return fmt::format(
-      "--parallel.replicate {} --parallel.shard {} --parallel.context {} --parallel.ulysses {}",
-      mesh.replicate, mesh.shard, mesh.context, mesh.ulysses);
+             "--parallel.replicate {} --parallel.shard {} --parallel.context {} "
+             "--parallel.ulysses {}",
+             mesh.replicate, mesh.shard, mesh.context, mesh.ulysses) +
+         (step.offloads() ? fmt::format(" --parallel.offload {}", offload) : "");
 }
 
 std::string clip_text(const StepShape& step) {
@@ -128,6 +148,8 @@ ordered_json to_json(const PlannedStep& plan) {
                    {"wire_bandwidth", d.wire_bandwidth}};
   out["fits"] = plan.mesh.has_value();
   if (!plan.mesh) {
+    const auto remedy = find_remedy(step, plan.ranks);
+    out["remedy"] = remedy_text(remedy);
     return out;
   }
   const auto& mesh = *plan.mesh;
@@ -136,7 +158,7 @@ ordered_json to_json(const PlannedStep& plan) {
                  {"context", mesh.context},
                  {"ulysses", mesh.ulysses},
                  {"ring", mesh.ring()}};
-  out["options"] = options_of(mesh);
+  out["options"] = options_of(step, mesh);
   const auto memory = plan_memory(step, mesh);
   out["memory"] = json_of(items(memory));
   out["memory"]["total"] = memory.total();
@@ -144,6 +166,15 @@ ordered_json to_json(const PlannedStep& plan) {
   out["memory"]["host"] = memory.host;
   out["memory"]["activations_recomputed"] = memory.activations_recomputed;
   out["memory"]["activations_kept"] = memory.activations_kept;
+  out["networks"] = ordered_json::array();
+  for (const auto& network : plan_networks(step, mesh)) {
+    out["networks"].push_back({{"name", network.name},
+                               {"trained", network.trained},
+                               {"averaged", network.averaged},
+                               {"ranks", mesh.copy()},
+                               {"offloaded", network.offloaded},
+                               {"bytes", network.bytes}});
+  }
   const auto wire = plan_wire(step, mesh);
   out["wire"] = json_of(items(wire));
   out["wire"]["total"] = wire.total();
@@ -163,10 +194,10 @@ std::string plan_text(const PlannedStep& plan) {
   const double usable = parallel::usable_memory(step.device),
                total = static_cast<double>(memory.total());
   std::string text =
-      fmt::format("{} ({:.3f} billion parameters), {}, {}\n{} x {}: {}\n{}\nminwm train {}\n\n",
+      fmt::format("{} ({:.3f} billion parameters), {}, {}\n{} x {}: {}\n{}\nminwm train {}\n{}\n",
                   step.model.name, static_cast<double>(step.model.parameters()) / 1e9, step.stage,
                   clip_text(step), plan.ranks, step.device.name, to_string(mesh),
-                  batch_text(step, mesh), options_of(mesh));
+                  batch_text(step, mesh), options_of(step, mesh), networks_text(step, mesh));
   text += "bytes per rank                          GB\n" + lines(items(memory), 1e9, "{:>10.3f}\n");
   text += fmt::format("  {:<32}{:>10.3f}\n  {:<32}{:>10.3f}  of {:.1f} GB usable\n", "needed",
                       total / 1e9, "head room", (usable - total) / 1e9, usable / 1e9);
@@ -192,7 +223,7 @@ std::string table_text(const std::vector<PlannedStep>& plans) {
   for (const auto& plan : plans) {
     text += fmt::format("{:<16}{:>6}  ", plan.step.stage, plan.ranks);
     if (!plan.mesh) {
-      text += "no mesh fits\n";
+      text += fmt::format("no mesh fits; {}\n", remedy_text(find_remedy(plan.step, plan.ranks)));
       continue;
     }
     const auto total = static_cast<double>(plan_memory(plan.step, *plan.mesh).total());

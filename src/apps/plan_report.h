@@ -17,7 +17,8 @@ struct PlannedStep {
   std::optional<parallel::MeshShape> mesh;  ///< none fits
 };
 
-/// Every figure under its name in planning.h: bytes, seconds, FLOP.
+/// Every figure under its name in planning.h: bytes, seconds, FLOP; where no mesh fits, what would
+/// help.
 nlohmann::ordered_json to_json(const PlannedStep& plan);
 /// One plan in full; its mesh is set.
 std::string plan_text(const PlannedStep& plan);

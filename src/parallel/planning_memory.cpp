@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <utility>
 
 #include "minwm/core/error.h"
 #include "minwm/parallel/planning.h"
@@ -111,32 +110,46 @@ int64_t block_inner(const StepShape& step, const MeshShape& mesh, int64_t tokens
   return tokens * token_bytes(step, mesh).kept + step.model.text_rows * kept_per_text_row(step);
 }
 
-void add_slices(const StepShape& step, const MeshShape& mesh, MemoryPlan& plan) {
+/// What a rank holds of one network, in the items of MemoryPlan.
+MemoryPlan held_of(const StepShape& step, const MeshShape& mesh, const NetworkUse& network) {
   const Slices own = slices_of(step.model, mesh.copy());
   const int64_t compute = step.device.compute_bytes;
   // A rank that holds a whole copy uses it as it is, in float32.
   const bool shared = mesh.copy() > 1;
+  MemoryPlan held;
+  if (!network.trained) {
+    held.frozen =
+        own.matrices * (shared ? compute : kFloat) + (own.vectors + own.root.parameters()) * kFloat;
+    return held;
+  }
   const int64_t cast = shared && compute != kFloat ? own.matrices * compute : 0;
+  const int64_t per_matrix = (step.muon ? 1 : 2) * kFloat;
+  held.parameters = own.all() * kFloat;
+  held.casts = cast + (network.average == Average::kRuns ? cast : 0);
+  held.gradients = own.all() * kFloat;
+  held.moments = (own.matrices + own.root.matrices) * per_matrix +
+                 (own.vectors + own.root.vectors) * 2 * kFloat;
+  held.averages = network.average == Average::kNone ? 0 : own.all() * kFloat;
+  return held;
+}
+
+bool offloaded(const StepShape& step, const NetworkUse& network) {
+  return network.trained ? step.offload_optimizer : step.offload_teacher;
+}
+
+void add_slices(const StepShape& step, const MeshShape& mesh, MemoryPlan& plan) {
   for (const auto& network : networks_of(step)) {
-    if (!network.trained) {
-      plan.frozen += own.matrices * (shared ? compute : kFloat) +
-                     (own.vectors + own.root.parameters()) * kFloat;
+    const MemoryPlan held = held_of(step, mesh, network);
+    if (offloaded(step, network)) {
+      plan.host += held.steady();
       continue;
     }
-    const int64_t per_matrix = (step.muon ? 1 : 2) * kFloat;
-    plan.parameters += own.all() * kFloat;
-    plan.casts += cast + (network.average == Average::kRuns ? cast : 0);
-    plan.gradients += own.all() * kFloat;
-    plan.moments += (own.matrices + own.root.matrices) * per_matrix +
-                    (own.vectors + own.root.vectors) * 2 * kFloat;
-    plan.averages += network.average == Average::kNone ? 0 : own.all() * kFloat;
-  }
-  if (step.offload_teacher) {
-    plan.host += std::exchange(plan.frozen, 0);
-  }
-  if (step.offload_optimizer) {
-    plan.host += plan.steady() - plan.frozen;
-    plan.parameters = plan.casts = plan.gradients = plan.moments = plan.averages = 0;
+    plan.parameters += held.parameters;
+    plan.casts += held.casts;
+    plan.gradients += held.gradients;
+    plan.moments += held.moments;
+    plan.averages += held.averages;
+    plan.frozen += held.frozen;
   }
 }
 
@@ -269,6 +282,15 @@ int64_t cache_bytes(const StepShape& step, const MeshShape& mesh) {
 int64_t MemoryPlan::total() const {
   return steady() + root + gathered + exchange + flat_gradients + block_gradients + unreduced +
          activations + block_work + kv_cache;
+}
+
+std::vector<NetworkPlan> plan_networks(const StepShape& step, const MeshShape& mesh) {
+  std::vector<NetworkPlan> plans;
+  for (const auto& network : networks_of(step)) {
+    plans.push_back({network.name, network.trained, network.average != Average::kNone,
+                     offloaded(step, network), held_of(step, mesh, network).steady()});
+  }
+  return plans;
 }
 
 MemoryPlan plan_memory(const StepShape& step, const MeshShape& mesh) {

@@ -72,14 +72,43 @@ std::string title(const StepShape& step, int64_t ranks) {
   return fmt::format("{} {} on {} x {}", step.model.name, step.stage, ranks, step.device.name);
 }
 
-/// What would help where no mesh of these ranks fits.
-std::string advice(const StepShape& step, int64_t ranks) {
-  for (int64_t more = 2 * ranks; more <= kMostRanks; more *= 2) {
-    if (const auto mesh = propose_mesh(step, more)) {
-      return fmt::format("{} ranks would do: {}", more, to_string(*mesh));
-    }
+/// A change to a step that makes it need less.
+struct Change {
+  std::string options;
+  StepShape step;
+};
+
+/// What a step could do without, what trains the same first.
+std::vector<Change> changes_of(const StepShape& step) {
+  std::vector<Change> changes;
+  const auto add = [&](const char* options, auto change) {
+    StepShape changed = step;
+    change(changed);
+    changes.push_back({options, changed});
+  };
+  const auto networks = networks_of(step);
+  const bool frozen = std::any_of(networks.begin(), networks.end(),
+                                  [](const NetworkUse& network) { return !network.trained; });
+  if (!step.recompute) {
+    add("--train.recompute true", [](StepShape& s) { s.recompute = true; });
   }
-  return "a shorter clip, train.recompute, parallel.offload or a smaller train.micro_batch might";
+  if (step.micro_batch > 1) {
+    add("--train.micro_batch 1", [](StepShape& s) { s.micro_batch = 1; });
+  }
+  const bool teacher = frozen && !step.offload_teacher, optimizer = !step.offload_optimizer;
+  if (teacher) {
+    add("--parallel.offload teacher", [](StepShape& s) { s.offload_teacher = true; });
+  }
+  // Muon brings whole matrices together on the devices: it does not offload.
+  if (optimizer && !step.muon) {
+    add("--parallel.offload optimizer", [](StepShape& s) { s.offload_optimizer = true; });
+    if (teacher) {
+      add("--parallel.offload optimizer,teacher",
+          [](StepShape& s) { s.offload_optimizer = s.offload_teacher = true; });
+    }
+    add("--optimizer.name muon", [](StepShape& s) { s.muon = true; });
+  }
+  return changes;
 }
 
 [[noreturn]] void refuse(const StepShape& step, int64_t ranks, const MeshShape& mesh) {
@@ -87,7 +116,7 @@ std::string advice(const StepShape& step, int64_t ranks) {
   fail("{}: {} needs {:.1f} GB per rank, {:.1f} GB are usable; {}", title(step, ranks),
        to_string(mesh), needed(step, mesh) / 1e9, usable_memory(step.device) / 1e9,
        proposal ? "it fits as " + to_string(*proposal)
-                : "no mesh of these ranks fits; " + advice(step, ranks));
+                : "no mesh of these ranks fits; " + remedy_text(find_remedy(step, ranks)));
 }
 
 /// What stands in the way of every mesh of these axes, whatever the batch; empty if nothing does.
@@ -152,6 +181,25 @@ std::optional<MeshShape> propose_mesh(const StepShape& step, int64_t ranks, cons
     }
   }
   return found;
+}
+
+std::optional<Remedy> find_remedy(const StepShape& step, int64_t ranks) {
+  for (const auto& change : changes_of(step)) {
+    if (const auto mesh = propose_mesh(change.step, ranks)) {
+      return Remedy{change.options, change.step, ranks, *mesh};
+    }
+  }
+  for (int64_t more = 2 * ranks; more <= kMostRanks; more *= 2) {
+    if (const auto mesh = propose_mesh(step, more)) {
+      return Remedy{fmt::format("{} ranks", more), step, more, *mesh};
+    }
+  }
+  return std::nullopt;
+}
+
+std::string remedy_text(const std::optional<Remedy>& remedy) {
+  return remedy ? fmt::format("with {} it fits as {}", remedy->options, to_string(remedy->mesh))
+                : "a shorter clip, --parallel.offload on more ranks or a larger device might do";
 }
 
 MeshShape choose_mesh(const StepShape& step, int64_t ranks, const MeshWish& wish) {

@@ -47,15 +47,15 @@ std::vector<NetworkUse> dmd_networks(const StepShape& step) {
   // Exit steps are uniform; every chunk is committed by one more call.
   const double calls = (static_cast<double>(step.rollout_steps) + 1) / 2 + 1;
   const double share = 1 / static_cast<double>(step.generator_every);
-  NetworkUse generator{true, average_of(step), share, {}};
+  NetworkUse generator{"generator", true, average_of(step), share, {}};
   // Between recorded calls the root is there; only those of the first chunk come before them.
   Pass between = rollout(step, share * (calls - 1), false);
   between.root_gathers = (calls - 2) / (calls - 1);
   generator.passes = {rollout(step, calls, false), between, rollout(step, share, true)};
-  NetworkUse critic{true, Average::kNone, 1, {}};
+  NetworkUse critic{"critic", true, Average::kNone, 1, {}};
   critic.passes = {bidirectional(step, 1, true), bidirectional(step, share, false)};
   // With and without the condition.
-  NetworkUse real{false, Average::kNone, 0, {bidirectional(step, 2 * share, false)}};
+  NetworkUse real{"real score", false, Average::kNone, 0, {bidirectional(step, 2 * share, false)}};
   return {generator, critic, real};
 }
 
@@ -63,18 +63,19 @@ std::vector<NetworkUse> dmd_networks(const StepShape& step) {
 
 std::vector<NetworkUse> networks_of(const StepShape& step) {
   if (step.stage == "bidirectional") {
-    return {{true, average_of(step), 1, {bidirectional(step, 1, true)}}};
+    return {{"model", true, average_of(step), 1, {bidirectional(step, 1, true)}}};
   }
   if (step.stage == "teacher-forcing" || step.stage == "ode") {
-    return {{true, average_of(step), 1, {teacher_forcing(step, 1, true)}}};
+    return {{"model", true, average_of(step), 1, {teacher_forcing(step, 1, true)}}};
   }
   if (step.stage == "consistency") {
     // The average is evaluated once per micro-batch, the teacher with and without the condition.
-    return {{true,
+    return {{"model",
+             true,
              Average::kRuns,
              1,
              {teacher_forcing(step, 1, true), teacher_forcing(step, 1, false)}},
-            {false, Average::kNone, 0, {teacher_forcing(step, 2, false)}}};
+            {"teacher", false, Average::kNone, 0, {teacher_forcing(step, 2, false)}}};
   }
   if (step.stage == "dmd") {
     return dmd_networks(step);

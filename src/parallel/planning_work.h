@@ -1,6 +1,7 @@
 #pragma once
 // What a step runs: the calls of its networks, in frames.
 
+#include <string>
 #include <vector>
 
 #include "minwm/parallel/planning.h"
@@ -25,6 +26,7 @@ enum class Average { kNone, kKept, kRuns };
 
 /// How a network takes part in a stage.
 struct NetworkUse {
+  std::string name;
   bool trained = false;
   Average average = Average::kNone;
   double updates = 0;  ///< optimizer steps per iteration

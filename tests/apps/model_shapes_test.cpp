@@ -18,8 +18,8 @@ parallel::UnitShape count(const torch::nn::Module& module) {
   return unit;
 }
 
-TEST(ModelShapes, EveryWanPresetHasExactlyTheParametersOfItsModel) {
-  for (const auto& preset : models::wan_presets()) {
+TEST(ModelShapes, EveryPresetHasExactlyTheParametersOfItsModel) {
+  for (const auto& preset : models::backbone_presets()) {
     const auto model = models::make_hollow_backbone(preset);
     const auto shape = model_shape(preset);
     const auto units = model->units();
@@ -43,12 +43,34 @@ TEST(ModelShapes, WanCountsAreThePublishedOnes) {
   EXPECT_EQ(model_shape("wan-14b-i2v").parameters(), 17'443'659'584);
 }
 
+// Spec hy-mmdit 3.
 TEST(ModelShapes, Hy8bCountsAreThePublishedOnes) {
-  EXPECT_EQ(hy_8b_shape(false, false).block.parameters(), 151'056'896);
-  EXPECT_EQ(hy_8b_shape(true, false).block.parameters(), 155'253'248);
-  EXPECT_EQ(hy_8b_shape(false, false).parameters(), 8'326'608'160);
-  EXPECT_EQ(hy_8b_shape(true, false).parameters(), 8'553'211'168);
-  EXPECT_EQ(hy_8b_shape(true, true).parameters(), 8'557'933'856);
+  EXPECT_EQ(model_shape("hy-8b-ti2v").block.parameters(), 151'056'896);
+  EXPECT_EQ(model_shape("hy-8b").block.parameters(), 155'253'248);
+  EXPECT_EQ(model_shape("hy-8b-ti2v").parameters(), 8'326'608'160);
+  EXPECT_EQ(model_shape("hy-8b").parameters(), 8'553'211'168);
+  EXPECT_EQ(model_shape("hy-8b-worldplay").parameters(), 8'557'933'856);
+}
+
+// Spec hy-mmdit 17: products per token, without modulation, which is per timestep.
+TEST(ModelShapes, HyProductsPerTokenAreThoseOfTheSpec) {
+  const auto shape = model_shape("hy-8b");
+  EXPECT_EQ(shape.token_multiplies, 13 * 2048 * 2048);
+  EXPECT_EQ(shape.text_multiplies, 12 * 2048 * 2048);
+  EXPECT_EQ(shape.largest_matrix, 6 * 2048 * 2048);
+  EXPECT_EQ(shape.text_rows, 1200);
+  EXPECT_EQ(shape.pixels_per_token, 16);
+  EXPECT_TRUE(shape.joint_text);
+  EXPECT_EQ(model_shape("hy-8b-ti2v").token_multiplies, 12 * 2048 * 2048);
+}
+
+TEST(ModelShapes, ADepthIsPartOfTheName) {
+  const auto two = model_shape("hy-8b@2"), whole = model_shape("hy-8b");
+  EXPECT_EQ(two.blocks, 2);
+  EXPECT_EQ(two.name, "hy-8b@2");
+  EXPECT_EQ(two.root.parameters(), whole.root.parameters());
+  EXPECT_EQ(two.parameters(), whole.parameters() - 52 * whole.block.parameters());
+  EXPECT_EQ(model_shape("wan-1.3b@3").blocks, 3);
 }
 
 TEST(ModelShapes, AnUnknownModelNamesTheNearest) {

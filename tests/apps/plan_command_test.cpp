@@ -30,8 +30,9 @@ TEST(PlanCommand, PrintsBytesPerRankBytesSentAndTime) {
             HasSubstr("parameter slices"), HasSubstr("gradient slices"),
             HasSubstr("optimizer moments"), HasSubstr("running average"),
             HasSubstr("frozen networks"), HasSubstr("gathered blocks"),
-            HasSubstr("KV cache of a rollout"), HasSubstr("head room"),
-            HasSubstr("weights gathered"), HasSubstr("gradients reduced"),
+            HasSubstr("generator   trained with an average, shared by "),
+            HasSubstr("real score  frozen, shared by "), HasSubstr("KV cache of a rollout"),
+            HasSubstr("head room"), HasSubstr("weights gathered"), HasSubstr("gradients reduced"),
             HasSubstr("estimates; assumed of h200: ")));
 }
 
@@ -108,6 +109,46 @@ TEST(PlanCommand, TheTableHasALineForEveryStageAndSize) {
   EXPECT_EQ(std::count(one.output.begin(), one.output.end(), '\n'), 2 + 7 + 1) << one.output;
 }
 
+TEST(PlanCommand, EveryLineAndDepthOfBothFamiliesIsKnown) {
+  const auto parameters = [](const std::string& model) {
+    const Outcome outcome = plan("--gpus 8 --gpu h200 --json --model " + model);
+    EXPECT_EQ(outcome.code, kExitDone) << outcome.output;
+    return json::parse(outcome.output)["parameters"].get<int64_t>();
+  };
+  EXPECT_EQ(parameters("hy-8b-ti2v"), 8'326'608'160);
+  EXPECT_EQ(parameters("hy-8b-worldplay"), 8'557'933'856);
+  EXPECT_EQ(parameters("hy-8b@2"), 8'553'211'168 - 52 * int64_t{155'253'248});
+  EXPECT_GT(parameters("hy-tiny"), 0);
+  EXPECT_LT(parameters("wan-1.3b@1"), parameters("wan-1.3b@2"));
+}
+
+TEST(PlanCommand, MoreTextTakesMoreMemory) {
+  const auto total = [](const std::string& arguments) {
+    return json::parse(plan("--model hy-8b --gpus 8 --parallel.shard 8 --json " + arguments)
+                           .output)["memory"]["total"]
+        .get<int64_t>();
+  };
+  EXPECT_GT(total("--text_rows 1985"), total(""));
+}
+
+TEST(PlanCommand, NamesEveryNetworkAndWhereItIs) {
+  const json out = json::parse(
+      plan("--model hy-8b --stage dmd --gpus 8 --parallel.offload teacher --json").output);
+  ASSERT_EQ(out["networks"].size(), 3);
+  EXPECT_EQ(out["networks"][2]["name"], "real score");
+  EXPECT_TRUE(out["networks"][2]["offloaded"].get<bool>());
+  EXPECT_EQ(out["networks"][2]["bytes"], out["memory"]["host"]);
+  EXPECT_THAT(out["options"].get<std::string>(), HasSubstr(" --parallel.offload teacher"));
+}
+
+TEST(PlanCommand, ATableSaysWhatWouldHelpWhereNothingFits) {
+  const std::string arguments = "--model hy-8b --stage dmd --gpu_memory 40 --table ";
+  EXPECT_THAT(plan(arguments).output, HasSubstr("no mesh fits; with --parallel.offload "));
+  const json first = json::parse(plan(arguments + "--json").output).front();
+  EXPECT_FALSE(first["fits"].get<bool>());
+  EXPECT_THAT(first["remedy"].get<std::string>(), HasSubstr("it fits as replicate "));
+}
+
 void expect_refused(const std::string& arguments, const std::string& text) {
   const Outcome outcome = plan(arguments);
   EXPECT_EQ(outcome.code, kExitBadInput) << arguments << ": " << outcome.output;
@@ -120,12 +161,15 @@ TEST(PlanCommand, RefusesWhatCannotFitAndNamesWhatDoes) {
       "--model hy-8b --stage dmd --gpus 8 --parallel.replicate 8 --parallel.shard 1 "
       "--parallel.context 1",
       "needs ");
-  expect_refused("--model hy-8b --stage dmd --gpus 1", " ranks would do: ");
+  expect_refused("--model hy-8b --stage dmd --gpus 1", "with 8 ranks it fits as ");
   expect_refused("--model wan-1.3b --gpu_memory 4 --gpus 1", "no mesh of these ranks fits");
 }
 
 TEST(PlanCommand, RefusesWhatMakesNoSense) {
   expect_refused("--model hy-9b", "did you mean hy-8b?");
+  expect_refused("--model hy-8b-ti2w", "did you mean hy-8b-ti2v?");
+  expect_refused("--model hy-8b@none", "expected a number of blocks after '@'");
+  expect_refused("--text_rows -1", "text_rows -1: expected a number of rows");
   expect_refused("--gpu h300", "did you mean");
   expect_refused("--stage dmx", "stage 'dmx': expected");
   expect_refused("--frames 78", "frames 78: expected 1 + a multiple of 4");

@@ -19,10 +19,16 @@ const std::vector<std::string> kStages = {"bidirectional", "teacher-forcing", "o
                                           "dmd"};
 constexpr double kGB = 1e9;
 
+const ModelShape& hy_8b(bool camera) {
+  static const ModelShape with = apps::model_shape("hy-8b"),
+                          without = apps::model_shape("hy-8b-ti2v");
+  return camera ? with : without;
+}
+
 /// The 8.3e9 parameters of the spec's table: hy-8b without cameras, on 480x832x77.
 StepShape hy(const std::string& stage, bool camera = false) {
   StepShape step;
-  step.model = apps::hy_8b_shape(camera, false);
+  step.model = hy_8b(camera);
   step.device = device_kind("h200");
   step.stage = stage;
   step.averaged = stage == "dmd";  // as the recipes have it
@@ -175,7 +181,7 @@ TEST(Plan, OffloadNeedsSharedWeights) {
   const std::string why = "parallel.offload needs parallel.shard x parallel.context > 1";
   EXPECT_EQ(error_of([&] { plan_memory(step, mesh_of(8, 1, 1)); }), why);
   EXPECT_EQ(error_of([&] { choose_mesh(step, 8, {.replicate = 8}); }),
-            "hy-8b dmd on 8 x h200: " + why);
+            "hy-8b-ti2v dmd on 8 x h200: " + why);
   const auto mesh = propose_mesh(step, 8);
   ASSERT_TRUE(mesh.has_value());
   EXPECT_GT(mesh->copy(), 1);
@@ -231,7 +237,7 @@ TEST(Plan, ForwardFlopAreThoseOfTheSpec) {
   step.global_batch = 1;
   // Attention 464 and products 189 TFLOP; a training step with recomputation is four forwards.
   EXPECT_NEAR(plan_time(step, mesh_of(1, 1, 1)).flop / 4e12, 464 + 189 - 15, 8);
-  step.model = apps::hy_8b_shape(true, false);
+  step.model = hy_8b(true);
   EXPECT_NEAR(plan_time(step, mesh_of(1, 1, 1)).flop / 4e12, 1100, 40);
   EXPECT_NEAR(plan_time(step, mesh_of(1, 1, 4, 4)).flop, plan_time(step, mesh_of(1, 1, 1)).flop / 4,
               1e9);
@@ -359,7 +365,46 @@ TEST(Plan, WhereNoMeshFitsMoreRanksAreNamed) {
   const auto step = hy("dmd", true);
   const std::string message = error_of([&] { choose_mesh(step, 1, {}); });
   EXPECT_THAT(message, AllOf(HasSubstr("no mesh of these ranks fits; "),
-                             HasSubstr(" ranks would do: replicate ")));
+                             HasSubstr("with 4 ranks it fits as replicate ")));
+}
+
+TEST(Plan, WhereNoMeshFitsSlicesInHostMemoryAreProposedBeforeMoreRanks) {
+  StepShape step = hy("dmd", true);
+  step.device.memory = 40e9;
+  ASSERT_FALSE(propose_mesh(step, 8).has_value());
+  const auto remedy = find_remedy(step, 8);
+  ASSERT_TRUE(remedy.has_value());
+  EXPECT_TRUE(remedy->step.offload_optimizer);
+  EXPECT_EQ(remedy->ranks, 8);
+  EXPECT_LE(static_cast<double>(plan_memory(remedy->step, remedy->mesh).total()),
+            usable_memory(step.device));
+  EXPECT_THAT(error_of([&] { choose_mesh(step, 8, {}); }),
+              HasSubstr("with " + remedy->options + " it fits as " + to_string(remedy->mesh)));
+  step.device.memory = 3e9;
+  EXPECT_FALSE(find_remedy(step, 8).has_value());
+}
+
+TEST(Plan, TheNetworksOfAStageAddUpToWhatItHolds) {
+  for (const auto& stage : kStages) {
+    StepShape step = hy(stage, true);
+    step.offload_teacher = true;
+    const auto mesh = mesh_of(1, 8, 1);
+    const auto memory = plan_memory(step, mesh);
+    int64_t device = 0, host = 0;
+    for (const auto& network : plan_networks(step, mesh)) {
+      (network.offloaded ? host : device) += network.bytes;
+    }
+    EXPECT_EQ(device, memory.steady()) << stage;
+    EXPECT_EQ(host, memory.host) << stage;
+  }
+  const auto dmd = plan_networks(hy("dmd", true), mesh_of(1, 8, 1));
+  ASSERT_EQ(dmd.size(), 3);
+  EXPECT_EQ(dmd[0].name, "generator");
+  EXPECT_TRUE(dmd[0].trained && dmd[0].averaged);
+  EXPECT_EQ(dmd[1].name, "critic");
+  EXPECT_TRUE(dmd[1].trained && !dmd[1].averaged);
+  EXPECT_EQ(dmd[2].name, "real score");
+  EXPECT_FALSE(dmd[2].trained);
 }
 
 TEST(Plan, AxesAndBatchesThatCannotBeAreNamed) {
@@ -387,16 +432,18 @@ TEST(Plan, AxesAndBatchesThatCannotBeAreNamed) {
 
 TEST(Plan, AMeshThatCannotBeForItsHeadsOrTokensIsRefusedForThat) {
   StepShape step = hy("bidirectional");
+  EXPECT_EQ(error_of([&] { choose_mesh(step, 8, {.context = 4, .ulysses = 3}); }),
+            "hy-8b-ti2v bidirectional on 8 x h200: parallel.ulysses 3 does not divide "
+            "parallel.context 4");
   EXPECT_EQ(
-      error_of([&] { choose_mesh(step, 8, {.context = 4, .ulysses = 3}); }),
-      "hy-8b bidirectional on 8 x h200: parallel.ulysses 3 does not divide parallel.context 4");
-  EXPECT_EQ(error_of([&] { choose_mesh(step, 32, {.context = 32, .ulysses = 32}); }),
-            "hy-8b bidirectional on 32 x h200: parallel.ulysses 32 is more than the 16 heads of "
-            "hy-8b");
+      error_of([&] { choose_mesh(step, 32, {.context = 32, .ulysses = 32}); }),
+      "hy-8b-ti2v bidirectional on 32 x h200: parallel.ulysses 32 is more than the 16 heads of "
+      "hy-8b-ti2v");
   step.frame_tokens = 4;
-  EXPECT_EQ(error_of([&] { choose_mesh(step, 8, {.context = 8}); }),
-            "hy-8b bidirectional on 8 x h200: parallel.context 8 is more than the 4 tokens of a "
-            "latent frame");
+  EXPECT_EQ(
+      error_of([&] { choose_mesh(step, 8, {.context = 8}); }),
+      "hy-8b-ti2v bidirectional on 8 x h200: parallel.context 8 is more than the 4 tokens of a "
+      "latent frame");
   step.prefetch = -1;
   EXPECT_EQ(error_of([&] { choose_mesh(step, 8, {}); }),
             "parallel.prefetch -1: expected 0 or more");

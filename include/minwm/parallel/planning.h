@@ -133,6 +133,15 @@ struct MemoryPlan {
   int64_t total() const;
 };
 
+/// What one rank holds of one network for the whole run.
+struct NetworkPlan {
+  std::string name;        ///< "model", or generator, critic, real score, teacher
+  bool trained = false;    ///< else frozen: matrices in the compute type if shared
+  bool averaged = false;   ///< it has a running average
+  bool offloaded = false;  ///< in host memory
+  int64_t bytes = 0;       ///< there or on the device
+};
+
 /// Bytes that one rank sends in a step (and receives as many), averaged over iterations.
 struct WirePlan {
   double gathers = 0;     ///< of weights, over shard x context
@@ -155,6 +164,8 @@ struct TimePlan {
 
 /// @throws Error also if anything is offloaded that is not shared (shard x context = 1).
 MemoryPlan plan_memory(const StepShape& step, const MeshShape& mesh);
+/// The networks of the stage; their bytes together are those of plan_memory's steady() and host.
+std::vector<NetworkPlan> plan_networks(const StepShape& step, const MeshShape& mesh);
 WirePlan plan_wire(const StepShape& step, const MeshShape& mesh);
 TimePlan plan_time(const StepShape& step, const MeshShape& mesh);
 
@@ -180,6 +191,19 @@ int64_t ulysses_of(const StepShape& step, int64_t context);
 /// the weights; copies for the rest. Nothing if none fits.
 std::optional<MeshShape> propose_mesh(const StepShape& step, int64_t ranks,
                                       const MeshWish& wish = {});
+
+/// What makes a step fit on ranks where it does not.
+struct Remedy {
+  std::string options;  ///< of minwm train, or a number of ranks
+  StepShape step;
+  int64_t ranks;
+  MeshShape mesh;
+};
+/// The first that does of: recomputation, smaller micro-batches, slices in host memory (frozen
+/// ones, trained ones, both), Muon (which trains otherwise); else twice the ranks, and again.
+std::optional<Remedy> find_remedy(const StepShape& step, int64_t ranks);
+/// In words: "with --parallel.offload teacher it fits as …", or what else to try.
+std::string remedy_text(const std::optional<Remedy>& remedy);
 
 /// The mesh to use: the wished one if it is complete, else a proposal.
 /// @throws Error in one line if it does not fit (what is needed, what is there, and a mesh that
