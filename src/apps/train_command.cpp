@@ -28,6 +28,7 @@ struct TrainCommand {
   std::string model = "wan-tiny", init, resume = "auto", device = "cpu", output, codec, eval_store,
               negative, compare, reference, write_reference, camera_cache = "dual";
   std::vector<std::string> stores;
+  models::Allowance init_allows;
   int64_t seed = 0, eval_every = 250, eval_clips = 24;
   bool dry_run = false, context_action = false;
   train::RunOptions run;
@@ -50,6 +51,12 @@ struct TrainCommand {
     options.add(
         "init", &init,
         "weights to start from: a checkpoint or run folder (its averaged weights), or safetensors");
+    options.add(
+        "init_missing", &init_allows.missing,
+        "parts of names of parameters that --init may lack, comma separated: these start as "
+        "without it (img_attn_prope_proj, action_in)");
+    options.add("init_ignore", &init_allows.extra,
+                "parts of names of tensors that --init may have and the model not");
     options.add("resume", &resume,
                 "auto = continue the run in output.dir if there is one, none, or a checkpoint");
     options.add("dry_run", &dry_run, "print configuration, mesh and batch, then exit");
@@ -250,16 +257,12 @@ train::RunParts assemble(const TrainCommand& command, const std::string& config,
   return parts;
 }
 
-/// What the plan expects a rank to hold; empty for what the plan does not know.
+/// What the plan expects a rank to hold.
 std::string memory_text(const TrainCommand& command, const comm::Mesh& mesh,
                         const train::CheckpointInfo& info, int64_t frame_tokens,
                         at::ScalarType compute) {
   if (info.latent_frames == 0) {
     return "memory      unknown without --data.stores (minwm plan estimates any clip)\n";
-  }
-  const auto known = model_shapes();
-  if (std::find(known.begin(), known.end(), command.model) == known.end()) {
-    return "";
   }
   const auto batch = train::plan_batch(command.run.train, mesh.data_size());
   parallel::StepShape step;
@@ -306,8 +309,7 @@ std::shared_ptr<models::Backbone> first_weights(const TrainCommand& command,
   if (command.init.empty() || command.dry_run) {
     return factory.make(command.model, Role::kTrained);
   }
-  const auto weights = weights_of(command.init, command.model, factory.setup().mesh);
-  return factory.make(command.model, Role::kTrained, &weights);
+  return factory.make_from(command.init, command.model, Role::kTrained, command.init_allows);
 }
 
 /// A run may change how its model streams; whoever did not mean to is told.
@@ -342,7 +344,9 @@ int train_stage(TrainCommand command, const std::string& config, comm::World& wo
                               describe(command, {}, config));  // before a large model is built
     }
   }
-  const auto device = open_device(command.device, world.local_rank());
+  // A dry run holds nothing on a device, and need not be where one is.
+  const auto device =
+      command.dry_run ? c10::Device(c10::kCPU) : open_device(command.device, world.local_rank());
   mesh = comm::make_device_mesh(std::move(mesh), device);
   at::set_num_threads(
       static_cast<int>(train::thread_count(command.run.train.threads, world.local_size())));
