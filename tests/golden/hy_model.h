@@ -1,20 +1,18 @@
 #pragma once
-// What the HunyuanVideo-1.5 cases share: the configuration of a case, its conditions.
+// What the HY cases share: the configuration of a case.
 
-#include <array>
-
-#include "minwm/core/error.h"
-#include "minwm/models/conditions.h"
-#include "minwm/models/hy/config.h"
-#include "model_case.h"
+#include "case.h"
+#include "minwm/models/hy/backbone.h"
+#include "wan_model.h"
 
 namespace minwm::golden {
 
-/// config.model of a case, or what a case of a single module says instead.
+/// config.model: the published fields, `byt5_dims`, `camera` and `action` (spec hy-mmdit 20).
 inline models::HyConfig hy_config(const Case& c) {
-  const auto& m = c.config.contains("model") ? c.config.at("model") : c.config;
+  const auto& m = c.config.at("model");
   models::HyConfig config;
-  auto read = [&m](const char* key, auto& field) {
+  config.camera = false;
+  const auto read = [&](const char* key, auto& field) {
     if (m.contains(key)) {
       m.at(key).get_to(field);
     }
@@ -35,29 +33,11 @@ inline models::HyConfig hy_config(const Case& c) {
     config.byt5_dims = {dims.at("in").get<int64_t>(), dims.at("hidden").get<int64_t>(),
                         dims.at("mid").get<int64_t>()};
   }
-  config.camera = m.value("camera", "none") != "none";
-  config.action = m.value("action", false);
-  require(m.value("mm_single_blocks_depth", 0) == 0, "{}: single-stream blocks are not defined",
-          c.path);
+  if (m.contains("camera")) {
+    config.camera = m.at("camera").get<std::string>() == "prope";
+  }
+  read("action", config.action);
   return config;
-}
-
-/// The text inputs of a case, and its cameras and actions if it has any.
-inline models::Conditions hy_conditions(const Case& c) {
-  models::Conditions conditions;
-  conditions.text = c.in("text_states");
-  conditions.text_mask = c.in("text_mask");
-  conditions.byt5 = c.in("byt5_states");
-  conditions.byt5_mask = c.in("byt5_mask");
-  conditions.vision = c.in("vision_states");
-  conditions.text_to_video = c.config.value("mask_type", "i2v") == "t2v";
-  if (c.has("in/viewmats")) {
-    conditions.cameras = {c.in("viewmats"), c.has("in/Ks") ? c.in("Ks") : at::Tensor()};
-  }
-  if (c.has("in/action")) {
-    conditions.actions = c.in("action").to(at::kLong);
-  }
-  return conditions;
 }
 
 }  // namespace minwm::golden

@@ -1,11 +1,11 @@
 #pragma once
-// What the Wan cases share: building the model of a case, its conditions.
+// What the Wan cases share: building the model of a case, loading its parameters, its conditions.
 
 #include <memory>
 
+#include "case.h"
 #include "minwm/models/state.h"
 #include "minwm/models/wan/backbone.h"
-#include "model_case.h"
 
 namespace minwm::golden {
 
@@ -38,6 +38,15 @@ inline models::WanConfig wan_config(const Case& c, bool camera) {
   return config;
 }
 
+/// Parameters under param/<prefix>.
+inline std::map<std::string, at::Tensor> parameters(const Case& c, const std::string& prefix = "") {
+  std::map<std::string, at::Tensor> tensors;
+  for (const auto& name : c.under("param/" + prefix)) {
+    tensors[name] = c.param(prefix + name);
+  }
+  return tensors;
+}
+
 inline std::shared_ptr<models::WanBackbone> wan_model(const Case& c,
                                                       const std::string& prefix = "") {
   const auto tensors = parameters(c, prefix);
@@ -54,6 +63,27 @@ inline models::Conditions wan_conditions(const Case& c) {
     conditions.cameras = {c.in("viewmats").to(at::kFloat), c.in("Ks").to(at::kFloat)};
   }
   return conditions;
+}
+
+/// The network's [B, C, F, H, W] and ours [B, F, C, H, W].
+inline at::Tensor swap_layout(const at::Tensor& x) {
+  return x.transpose(1, 2).contiguous();
+}
+
+inline int64_t integer(const Case& c, const char* key) {
+  return c.config.at(key).get<int64_t>();
+}
+
+/// Every grad/… of a case: parameters by name, anything else from `inputs`.
+inline void compare_gradients(const Case& c, Report& report, const torch::nn::Module& model,
+                              const std::map<std::string, at::Tensor>& inputs) {
+  const auto known = model.named_parameters();
+  for (const auto& name : c.under("grad/")) {
+    const auto input = inputs.find(name);
+    const at::Tensor ours = input != inputs.end() ? input->second : known[name].grad();
+    report.compare("grad/" + name, ours.defined() ? ours : at::zeros_like(c.grad(name)),
+                   c.grad(name));
+  }
 }
 
 }  // namespace minwm::golden
