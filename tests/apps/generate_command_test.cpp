@@ -124,6 +124,63 @@ TEST_F(GenerateCommand, TeacherForcingModelsTakeEverySolver) {
   }
 }
 
+TEST_F(GenerateCommand, HyModelsAreToldTheirFirstFrameInBothModes) {
+  for (const char* stage : {"bidirectional", "teacher-forcing"}) {
+    const std::string run = SmallModels::get().run_of("hy-tiny", stage);
+    const auto video = [&](const std::string& more) {
+      const Outcome outcome = generate(run, "--pose \"w*7\" --steps 2 --prompt house " + more);
+      EXPECT_EQ(outcome.code, kExitDone) << outcome.err;
+      return read_file(output());
+    };
+    const std::string one = video("--world 3");
+    EXPECT_NE(video("--world 4"), one) << stage;
+    EXPECT_NE(video(""), one) << stage;
+  }
+}
+
+TEST_F(GenerateCommand, AStreamLooksBackAsItIsToldTo) {
+  const std::string run = SmallModels::get().run_of("hy-tiny-worldplay", "teacher-forcing");
+  const auto video = [&](const std::string& more) {
+    const Outcome outcome = generate(run, "--pose \"l*27\" --world 3 --steps 2 " + more);
+    EXPECT_EQ(outcome.code, kExitDone) << outcome.err;
+    return read_file(output());
+  };
+  const std::string plain = video("");
+  const std::string remembered = video("--memory worldplay");
+  EXPECT_NE(remembered, plain);
+  EXPECT_THAT(read_file(output() + ".ini"), HasSubstr("memory = worldplay"));
+  EXPECT_NE(video("--camera_cache rope_only"), plain);
+  EXPECT_NE(video("--compute bfloat16"), plain);
+  EXPECT_EQ(video("--camera_cache dual --memory none --compute float32"), plain);
+}
+
+TEST_F(GenerateCommand, AModelWithoutCamerasTakesNoPathAndALengthOfItsOwn) {
+  const std::string run = SmallModels::get().run_of("hy-tiny-ti2v", "teacher-forcing");
+  expect_refused(generate(run, "--pose \"w*3\""),
+                 "--pose w*3: hy-tiny-ti2v reads no cameras, its video follows the prompt");
+  expect_refused(generate(run, "--camera_cache dual"), "reads no cameras: drop --camera_cache");
+  expect_no_file();
+  const Outcome outcome = generate(run, "--world 3 --steps 1");
+  EXPECT_EQ(outcome.code, kExitDone) << outcome.err;
+  EXPECT_THAT(read_file(output() + ".ini"), HasSubstr("\npose =\n"));
+  const auto trained = fs::file_size(output());
+  const Outcome longer = generate(run, "--config " + output() + ".ini --frames 61");
+  EXPECT_EQ(longer.code, kExitDone) << longer.err;
+  EXPECT_GT(fs::file_size(output()), trained);
+}
+
+TEST_F(GenerateCommand, WaysToReadThePastThatDoNotFitAreRefused) {
+  const auto& models = SmallModels::get();
+  expect_refused(generate(models.run("bidirectional"), "--memory worldplay"), "drop --memory");
+  expect_refused(generate(models.run("bidirectional"), "--camera_cache dual"),
+                 "drop --camera_cache");
+  expect_refused(generate(models.run("teacher-forcing"), "--camera_cache rope_only"),
+                 "neither camera_cache nor context_action");
+  expect_refused(generate(models.run("teacher-forcing"), "--memory all"), "none, worldplay");
+  expect_refused(generate(models.run("teacher-forcing"), "--compute float16"), "--compute");
+  expect_no_file();
+}
+
 TEST_F(GenerateCommand, AnOutputThatCannotBeWrittenIsFoundOutFirst) {
   atomic_write(folder_ / "file", "kept");
   const Outcome outcome = run_minwm(fmt::format("generate --checkpoint {} --steps 1 --output {}",

@@ -60,22 +60,34 @@ class SmallModels {
   std::string codec() const { return (folder_ / "codec.safetensors").string(); }
   /// The run folder of stage "bidirectional" or "teacher-forcing".
   std::string run(const std::string& stage) const { return (folder_ / stage).string(); }
+  /// The run folder of another model, trained for two steps: what starts at zero no longer is.
+  std::string run_of(const std::string& model, const std::string& stage) const {
+    const auto output = folder_ / (model + "-" + stage);
+    if (!std::filesystem::exists(output)) {
+      done(training(stage, output.string(), 2) + " --optimizer.lr 1e-2 --model " + model);
+    }
+    return output.string();
+  }
   std::filesystem::path step(const std::string& stage) const {
     return folder_ / stage / "checkpoints" / "step-000001";
   }
 
  private:
   SmallModels() {
-    const std::string size = " --width 32 --height 32 --samples 1",
-                      store = (folder_ / "store.h5").string();
+    const std::string size = " --width 32 --height 32 --samples 1";
     done("data fit-codec --worlds 12 --check_worlds 1 --output " + codec() + size);
-    done("data synth --worlds 1 --latent_frames 8 --codec " + codec() + " --store " + store + size);
+    done("data synth --worlds 1 --latent_frames 8 --codec " + codec() + " --store " + store() +
+         size);
     for (const char* stage : {"bidirectional", "teacher-forcing"}) {
-      done(fmt::format(
-          "train --stage {} --data.stores {} --data.codec {} --output.dir {} --train.steps 1 "
-          "--train.global_batch 1 --train.threads 1",
-          stage, store, codec(), run(stage)));
+      done(training(stage, run(stage), 1));
     }
+  }
+  std::string store() const { return (folder_ / "store.h5").string(); }
+  std::string training(const std::string& stage, const std::string& output, int steps) const {
+    return fmt::format(
+        "train --stage {} --data.stores {} --data.codec {} --output.dir {} --train.steps {} "
+        "--train.global_batch 1 --train.threads 1",
+        stage, store(), codec(), output, steps);
   }
   static void done(const std::string& arguments) {
     const Outcome outcome = run_minwm(arguments);
