@@ -97,7 +97,9 @@ at::Tensor taught(HyBackbone& model, const Clip& clip) {
 }
 
 TEST(HyStream, IsTeacherForcingOnTheSameCleanPrefix) {
-  for (const HyConfig& config : {small_hy(), with_camera(), with_camera(true)}) {
+  HyConfig one_block = with_camera();  // its only block is the last one
+  one_block.mm_double_blocks_depth = 1;
+  for (const HyConfig& config : {small_hy(), with_camera(), with_camera(true), one_block}) {
     const auto model = lively_hy(config);
     for (const int64_t frames : {8, 10}) {  // the last chunk of 10 is short
       for (const int64_t batch : {1, 3}) {  // of other text lengths
@@ -155,6 +157,21 @@ TEST(HyStream, MakesTheTextOfAPromptOnce) {
   cache->reset();
   model->stream(other, *cache);
   EXPECT_EQ(units->take(), 2 * blocks);
+}
+
+TEST(HyStream, MakesTheTextAnewForAnotherTask) {
+  at::NoGradGuard no_grad;
+  const auto config = small_hy();
+  const auto model = lively_hy(config);
+  const Clip clip(config, 1, 4);
+  auto input = clip.chunk(0);
+  input.conditions.vision = at::zeros_like(input.conditions.vision);  // counts for i2v only
+  const auto cache = cache_for(*model, clip);
+  const at::Tensor image_to_video = model->stream(input, *cache);
+  input.conditions.text_to_video = true;
+  const at::Tensor text_to_video = model->stream(input, *cache);
+  EXPECT_GT(relative_distance(text_to_video, image_to_video), 1e-3);
+  EXPECT_TRUE(at::equal(text_to_video, model->stream(input, *cache_for(*model, clip))));
 }
 
 TEST(HyStream, ForgetsFramesButNotTheText) {

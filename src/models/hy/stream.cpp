@@ -29,7 +29,9 @@ void HyKvCache::reset() {
 
 void HyBackbone::cache_text(HyKvCache& cache, const StreamInput& input) {
   auto source = text_source(input.conditions);
-  if (!cache.text_->empty() && same(cache.source_, source)) {
+  const bool text_to_video = input.conditions.text_to_video;
+  if (!cache.text_->empty() && same(cache.source_, source) &&
+      cache.text_to_video_ == text_to_video) {
     return;
   }
   at::NoGradGuard constants;
@@ -63,6 +65,7 @@ void HyBackbone::cache_text(HyKvCache& cache, const StreamInput& input) {
     rows = unit_runner()->run(i, run, {rows}).front();
   }
   cache.source_ = std::move(source);
+  cache.text_to_video_ = text_to_video;
   cache.samples_ = attention.samples;
   cache.text_ = std::move(kept);
 }

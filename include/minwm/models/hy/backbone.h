@@ -38,6 +38,7 @@ class HyKvCache : public FrameKvCache {
   friend class HyBackbone;
   /// What the text was made of; the same tensors again mean the same text.
   std::vector<at::Tensor> source_;
+  bool text_to_video_ = false;
   std::vector<HySamples> samples_;
   std::shared_ptr<std::vector<Text>> text_ = std::make_shared<std::vector<Text>>();
 };
