@@ -83,6 +83,9 @@ void StageOptions::declare(Options& options) {
   options.add("sampler.solver", &solver_,
               "how the trained model is to be sampled: renoise or euler; recorded (dmd: as its "
               "rollout)");
+  options.add("sampler.shift", &sampler_shift_,
+              "shift that a many-step model is to be sampled with; 0 = that of its training "
+              "(HY: trained at 3, sampled at 5); recorded");
   options.add("sampler.step_list", &step_list_,
               "few-step timesteps before the shift, e.g. 1000,750,500,250; recorded (ode, dmd: as "
               "trained)");
@@ -108,7 +111,12 @@ void StageOptions::check(const std::string& init, bool dry_run) const {
           nearest.empty() ? "" : "; did you mean " + nearest + "?");
   require(solver_ == "euler" || solver_ == "renoise",
           "sampler.solver '{}': expected renoise or euler", solver_);
+  require(sampler_shift_ >= 0, "sampler.shift {}: expected a positive number, or 0",
+          sampler_shift_);
   const bool distills = stage_ == "ode" || stage_ == "consistency" || stage_ == "dmd";
+  require(!distills || sampler_shift_ == 0,
+          "sampler.shift {}: stage '{}' is sampled with the shift that it is trained with",
+          sampler_shift_, stage_);
   require(!distills || !init.empty() || dry_run,
           "--init is missing: stage '{}' starts from a {} run", stage_, sources_of(stage_).front());
   require(stage_ != "dmd" || !scores_.empty() || dry_run,
@@ -221,9 +229,9 @@ void StageOptions::describe(train::CheckpointInfo& info) const {
   info.first_chunk_step_list = first_chunk_step_list_;
   info.chunk_frames = chunk_frames();
   if (stage_ == "bidirectional") {
-    info.shift = bidirectional_.shift;
+    info.shift = sampler_shift_ > 0 ? sampler_shift_ : bidirectional_.shift;
   } else if (stage_ == "teacher-forcing") {
-    info.shift = teacher_forcing_.shift;
+    info.shift = sampler_shift_ > 0 ? sampler_shift_ : teacher_forcing_.shift;
   } else if (stage_ == "consistency") {
     info.shift = consistency_.shift;
   } else if (stage_ == "ode") {

@@ -68,6 +68,7 @@ class StageOptions {
   Setting unconditional() const;
 
   std::string stage_, teacher_, scores_, solver_ = "euler";
+  double sampler_shift_ = 0;
   std::vector<double> step_list_, first_chunk_step_list_;
   stages::FlowOptions bidirectional_, teacher_forcing_;
   stages::ConsistencyOptions consistency_;

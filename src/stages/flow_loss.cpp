@@ -25,6 +25,8 @@ void FlowOptions::declare(Options& options, const std::string& section, bool cau
               "round sigma to bfloat16, as the HY reference");
   if (causal) {
     options.add(section + ".chunk_frames", &chunk_frames, "latent frames of a chunk");
+    options.add(section + ".per_chunk", &per_chunk,
+                "a noise level per chunk, not one per clip (HY reference)");
     options.add(section + ".clean_noise", &clean_noise,
                 "largest sigma the clean half is noised with; 0 = off");
     options.add(section + ".last_frames", &last_frames,
@@ -37,10 +39,11 @@ FlowDraws draw_flow(const data::Batch& batch, const StepAddress& address,
   const int64_t frames = batch.latents.size(1);
   const std::string stage = causal ? "teacher_forcing" : "bidirectional";
   const Density density = parse_density(options.density);
-  // One level per chunk, repeated over its frames; a bidirectional clip is one chunk.
-  const int64_t chunk = causal ? options.chunk_frames : frames;
-  require(frames % chunk == 0,
-          "teacher forcing: {} latent frames are not a multiple of the chunk of {}", frames, chunk);
+  require(!causal || frames % options.chunk_frames == 0,
+          "teacher forcing: {} latent frames are not a multiple of the chunk of {}", frames,
+          options.chunk_frames);
+  // One level per chunk, repeated over its frames, or one for all.
+  const int64_t chunk = causal && options.per_chunk ? options.chunk_frames : frames;
   auto levels = [&](const std::string& purpose) {
     const at::Tensor u = sample_uniform(frames / chunk, batch, address, purpose);
     const at::Tensor extra = sample_uniform(frames / chunk, batch, address, purpose + ".extra");

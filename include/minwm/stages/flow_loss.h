@@ -23,8 +23,8 @@ struct FlowOptions : LevelOptions {
   int64_t last_frames = 0;  ///< only the last so many frames count in the loss; 0 = all
   double clean_noise =
       0;  ///< teacher forcing: largest sigma the clean half is noised with; 0 = off
-  int64_t chunk_frames =
-      4;  ///< teacher forcing: frames that share a noise level and see each other
+  int64_t chunk_frames = 4;  ///< teacher forcing: frames that see each other
+  bool per_chunk = true;     ///< teacher forcing: a noise level per chunk, or (HY) one per clip
   /// Adds the options to `section`; those of teacher forcing only if `causal`.
   void declare(Options& options, const std::string& section, bool causal);
 };
