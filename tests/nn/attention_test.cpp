@@ -48,8 +48,17 @@ TEST(Attention, LeavingOutTheLastCleanChunkChangesNoNoisyFrame) {
   EXPECT_TRUE(at::equal(attend(queries, cut, cut, queries_from(plan, 4), kTokens), noisy));
 }
 
-TEST(Attention, TeacherForcingRefusesAPartialChunk) {
-  EXPECT_THROW(teacher_forcing_plan(5, 2), Error);
+TEST(Attention, TheLastChunkOfTeacherForcingMayBeShort) {
+  const auto plan = teacher_forcing_plan(5, 2);
+  EXPECT_EQ(plan.positions, (std::vector<int64_t>{0, 1, 2, 3, 4, 0, 1, 2, 3, 4}));
+  // Noisy frame 4 sees the clean chunks before it and itself.
+  const auto& last = plan.chunks.back();
+  EXPECT_EQ(last.frames.begin, 9);
+  EXPECT_EQ(last.frames.end, 10);
+  ASSERT_EQ(last.sees.size(), 2U);
+  EXPECT_EQ(last.sees[0].end, 4);
+  expect_plan_equals_mask(plan);
+  EXPECT_THROW(teacher_forcing_plan(5, 0), Error);
 }
 
 TEST(Attention, ManyKeysTakeTheOtherKernelWithTheSameResult) {
