@@ -54,6 +54,12 @@ void require_same_run(const Checkpoint& checkpoint, const CheckpointInfo& wanted
   require(stored.stage == wanted.stage,
           "{}: was saved by stage '{}', this run is '{}': start from its weights with --init",
           where, stored.stage, wanted.stage);
+  const auto switches = [](const CheckpointInfo& info) {
+    return fmt::format("model.camera_cache = {}, model.context_action = {}", info.camera_cache,
+                       info.context_action);
+  };
+  require(switches(stored) == switches(wanted), "{}: was trained with {}, this run has {}", where,
+          switches(stored), switches(wanted));
   require(stored.seed == wanted.seed, "{}: was trained with seed {}, this run has seed {}", where,
           stored.seed, wanted.seed);
 }

@@ -2,6 +2,8 @@
 // The whole chain of stages, as small as it runs.
 
 #include <fstream>
+#include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,12 +16,19 @@
 
 namespace minwm::testing {
 
-/// A codec, clips, and one run of every stage that another starts from. Made once per process.
+/// A codec, clips, and one run of every stage that another starts from. Made once per process and
+/// recipe.
 class SmallChain {
  public:
-  static const SmallChain& get() {
-    static const SmallChain chain;
-    return chain;
+  /// @param recipe  folder in recipes/; @param model  empty = that of the recipe.
+  static const SmallChain& get(const std::string& recipe = "wan-tiny",
+                               const std::string& model = "") {
+    static std::map<std::string, std::unique_ptr<const SmallChain>> chains;
+    auto& chain = chains[recipe + " " + model];
+    if (!chain) {
+      chain.reset(new SmallChain(recipe, model));
+    }
+    return *chain;
   }
   std::string path(const std::string& name) const { return (folder_ / name).string(); }
   /// minwm train of a stage's recipe, small.
@@ -38,13 +47,15 @@ class SmallChain {
       inputs += " --dmd.scores " + chain.path("bidirectional");
     }
     return fmt::format(
-        "train --config {}/recipes/wan-tiny/{}.ini --data.codec {} --train.steps {} "
-        "--train.global_batch 2 --checkpoint.every 2 --output.dir {}{}",
-        MINWM_SOURCE_DIR, stage, chain.path("codec.safetensors"), steps, output, inputs);
+        "train --config {}/recipes/{}/{}.ini --data.codec {} --train.steps {} "
+        "--train.global_batch 2 --checkpoint.every 2 --output.dir {}{}{}",
+        MINWM_SOURCE_DIR, recipe_, stage, chain.path("codec.safetensors"), steps, output, inputs,
+        model_.empty() ? "" : " --model " + model_);
   }
 
  private:
-  SmallChain() {
+  SmallChain(std::string recipe, std::string model)
+      : recipe_(std::move(recipe)), model_(std::move(model)) {
     const std::string size = " --width 32 --height 32 --samples 1",
                       codec = path("codec.safetensors"), clips = path("clips.h5");
     done("data fit-codec --worlds 12 --check_worlds 1 --output " + codec + size);
@@ -54,16 +65,15 @@ class SmallChain {
     done(train("bidirectional", path("bidirectional"), 2) + " --init " +
          path("lively.safetensors"));
     done(train("teacher-forcing", path("teacher-forcing"), 2));
-    done(
-        fmt::format("data ode-pairs --checkpoint {} --stores {} --store {} --steps 8 --clips 6 "
-                    "--clean_first 0.5",
-                    path("teacher-forcing"), clips, path("pairs.h5")));
+    done(fmt::format("data ode-pairs --checkpoint {} --stores {} --store {} --steps 8 --clips 6{}",
+                     path("teacher-forcing"), clips, path("pairs.h5"),
+                     recipe_.starts_with("wan") ? " --clean_first 0.5" : ""));
     done(train("consistency", path("consistency"), 2));
     done(train("ode", path("ode"), 2));
     done(train("dmd", path("dmd"), 1));
   }
-  /// A model begins with a head and camera projections of zeros, behind which every error would
-  /// hide.
+  /// A model begins with zeros (head, camera projections, gates, conditioning channels), behind
+  /// which every error would hide.
   static void lively_weights(const std::string& from, const std::string& to) {
     const std::string group = "model/param/";
     const hdf5::File file(from, hdf5::File::Mode::kReadOnly);
@@ -72,9 +82,10 @@ class SmallChain {
       if (dataset.starts_with(group)) {
         const std::string name = dataset.substr(group.size());
         const at::Tensor values = file.read(dataset);
-        const bool zeros = name == "head.head.weight" || name.ends_with("prope_o.weight");
-        tensors.emplace_back(name,
-                             zeros ? 0.05 * random_normal(values.sizes(), {1, name}) : values);
+        const at::Tensor lively = 0.05 * random_normal(values.sizes(), {1, name});
+        // One step of training has moved what has a gradient a little.
+        tensors.emplace_back(
+            name, values.dim() > 1 ? at::where(values.abs() < 1e-3, lively, values) : values);
       }
     }
     write_safetensors(to, tensors);
@@ -83,6 +94,7 @@ class SmallChain {
     const Outcome outcome = run_minwm(arguments);
     require(outcome.code == kExitDone, "minwm {}: {}", arguments, outcome.err);
   }
+  std::string recipe_, model_;
   TemporaryFolder folder_;
 };
 
