@@ -5,24 +5,26 @@
 
 #include <torch/torch.h>
 
-#include "context_meshes.h"
 #include "minwm/core/error.h"
 #include "minwm/core/random.h"
 #include "minwm/models/wan/backbone.h"
-#include "minwm/parallel/sharded_model.h"
+#include "tests/parallel/model_on_ranks.h"
 #include "tests/parallel/small_wan.h"
 
 namespace minwm::models {
 namespace {
 
 using parallel::testing::contexts;
+using parallel::testing::difference;
+using parallel::testing::expect_as_on_one_rank;
+using parallel::testing::expect_sharding_changes_nothing;
 using parallel::testing::kChannels;
 using parallel::testing::kHeight;
 using parallel::testing::kTextDim;
-using parallel::testing::NamedContext;
+using parallel::testing::MakeModel;
+using parallel::testing::run_on;
 
 constexpr int64_t kWidth = 14;  // 21 tokens per frame: they do not divide by 2 or 4
-constexpr double kTolerance = 1e-5;
 
 Conditions moving_cameras(int64_t first, int64_t frames, bool camera) {
   Conditions conditions;
@@ -39,67 +41,14 @@ at::Tensor draw(const char* purpose, int64_t frames) {
   return random_normal({2, frames, kChannels, kHeight, kWidth}, {3, purpose});
 }
 
-/// What a computation came to: values that are alike on all ranks, and gradients of parameters
-/// (summed over them).
-struct Outcome {
-  std::vector<at::Tensor> values, parameters;
-};
-
-/// `compute` gives the values and has called backward.
-template <class Compute>
-Outcome run(const NamedContext* ranks, bool recompute, const Compute& compute, bool image = false) {
-  const auto model = parallel::testing::lively_model(parallel::testing::small_config(2, image));
-  model->set_activation_checkpointing(recompute);
-  if (ranks != nullptr) {
-    model->set_context(ranks->context);
-  }
-  Outcome outcome;
-  outcome.values = compute(*model);
-  for (const auto& parameter : model->parameters()) {
-    const at::Tensor gradient =
-        parameter.grad().defined() ? parameter.grad() : at::zeros_like(parameter);
-    outcome.parameters.push_back(ranks != nullptr ? parallel::testing::summed(*ranks, gradient)
-                                                  : gradient);
-  }
-  return outcome;
-}
-
-/// Largest difference, each relative to the largest entry of its reference; of parameters relative
-/// to the largest gradient of all (some are zero but for rounding).
-double difference(const NamedContext& ranks, const Outcome& ours, const Outcome& reference) {
-  double worst = 0;
-  std::vector<at::Tensor> mine, theirs;
-  for (size_t i = 0; i < ours.values.size(); ++i) {
-    worst = std::max(worst, parallel::testing::distance(ranks, ours.values[i], reference.values[i],
-                                                        reference.values[i]));
-  }
-  for (size_t i = 0; i < ours.parameters.size(); ++i) {
-    mine.push_back(ours.parameters[i].flatten());
-    theirs.push_back(reference.parameters[i].flatten());
-  }
-  const at::Tensor whole = at::cat(theirs);
-  return whole.abs().max().item<double>() == 0
-             ? worst
-             : std::max(worst, parallel::testing::distance(ranks, at::cat(mine), whole, whole));
-}
-
-template <class Compute>
-void expect_as_on_one_rank(const Compute& compute, bool image = false) {
-  for (const bool recompute : {false, true}) {
-    const Outcome reference = run(nullptr, recompute, compute, image);
-    for (const auto& ranks : contexts()) {
-      const double found = difference(ranks, run(&ranks, recompute, compute, image), reference);
-      EXPECT_LE(found, kTolerance) << ranks.name << (recompute ? ", recomputed" : "");
-      if (minwm::testing::world().rank() == 0) {
-        std::printf("  %s%s: %.1e of max\n", ranks.name.c_str(), recompute ? ", recomputed" : "",
-                    found);
-      }
-    }
-  }
+MakeModel maker(bool image = false) {
+  return [image] {
+    return parallel::testing::lively_model(parallel::testing::small_config(2, image));
+  };
 }
 
 /// Flow, loss and the gradient of the latents.
-std::vector<at::Tensor> training_step(WanBackbone& model, bool forced, bool camera,
+std::vector<at::Tensor> training_step(Backbone& model, bool forced, bool camera,
                                       bool image = false) {
   ForwardInput input;
   input.latents = draw("noisy", 4).requires_grad_(true);
@@ -120,25 +69,25 @@ std::vector<at::Tensor> training_step(WanBackbone& model, bool forced, bool came
 }
 
 TEST(ContextWan, TheBidirectionalStepIsThatOfOneRank) {
-  expect_as_on_one_rank([](WanBackbone& model) { return training_step(model, false, true); });
+  expect_as_on_one_rank(maker(), [](Backbone& model) { return training_step(model, false, true); });
 }
 
 TEST(ContextWan, TheTeacherForcingStepIsThatOfOneRank) {
-  expect_as_on_one_rank([](WanBackbone& model) { return training_step(model, true, true); });
+  expect_as_on_one_rank(maker(), [](Backbone& model) { return training_step(model, true, true); });
 }
 
 TEST(ContextWan, TheStepWithoutCamerasIsThatOfOneRank) {
-  expect_as_on_one_rank([](WanBackbone& model) { return training_step(model, true, false); });
+  expect_as_on_one_rank(maker(), [](Backbone& model) { return training_step(model, true, false); });
 }
 
 TEST(ContextWan, TheStepFromAnImageIsThatOfOneRank) {
-  expect_as_on_one_rank([](WanBackbone& model) { return training_step(model, true, true, true); },
-                        true);
+  expect_as_on_one_rank(maker(true),
+                        [](Backbone& model) { return training_step(model, true, true, true); });
 }
 
 /// Seven frames in chunks of 2, 2, 1, 2 through a window of four with one sink: every chunk is
 /// denoised once under gradients, its result goes on to the loss and into the cache.
-std::vector<at::Tensor> rollout(WanBackbone& model) {
+std::vector<at::Tensor> rollout(Backbone& model) {
   const auto cache = model.make_cache({2, 4, 1}, kHeight, kWidth);
   const at::Tensor noise = draw("noise", 7).requires_grad_(true);
   std::vector<at::Tensor> chunks;
@@ -167,63 +116,24 @@ std::vector<at::Tensor> rollout(WanBackbone& model) {
 }
 
 TEST(ContextWan, AStreamedRolloutWithCommitsAndEvictionIsThatOfOneRank) {
-  expect_as_on_one_rank(rollout);
-}
-
-/// With the weights spread over the same ranks, gathered unit by unit.
-template <class Compute>
-Outcome run_sharded(const NamedContext& ranks, bool recompute, const Compute& compute) {
-  const auto model = parallel::testing::lively_model(parallel::testing::small_config(2));
-  parallel::ShardOptions options;
-  options.recompute = recompute;
-  const auto sharded = std::make_shared<parallel::ShardedModel>("model", *model, model->units(),
-                                                                ranks.mesh, options);
-  model->set_unit_runner(sharded);
-  model->set_context(ranks.context);
-  sharded->begin_step();
-  sharded->reduce_in_backward();
-  Outcome outcome;
-  outcome.values = compute(*model);
-  sharded->end_backward();
-  sharded->finish_gradients();
-  for (const auto& item :
-       parallel::testing::lively_model(parallel::testing::small_config(2))->named_parameters()) {
-    at::Tensor whole = at::zeros_like(item.value()).flatten();
-    for (const auto& piece : sharded->pieces()) {
-      if (piece.name == item.key()) {
-        whole.narrow(0, piece.begin, piece.values.numel()).copy_(piece.gradient);
-      }
-    }
-    outcome.parameters.push_back(parallel::testing::summed(ranks, whole));
-  }
-  return outcome;
-}
-
-template <class Compute>
-void expect_sharding_changes_nothing(const Compute& compute) {
-  const Outcome reference = run(nullptr, false, compute);
-  for (const auto& ranks : contexts()) {
-    for (const bool recompute : {false, true}) {
-      EXPECT_LE(difference(ranks, run_sharded(ranks, recompute, compute), reference), kTolerance)
-          << ranks.name << (recompute ? ", recomputed" : "");
-    }
-  }
+  expect_as_on_one_rank(maker(), rollout);
 }
 
 TEST(ContextWan, WeightsMayBeSpreadOverTheSameRanks) {
-  expect_sharding_changes_nothing(
-      [](WanBackbone& model) { return training_step(model, true, true); });
-  expect_sharding_changes_nothing(rollout);
+  expect_sharding_changes_nothing(maker(),
+                                  [](Backbone& model) { return training_step(model, true, true); });
+  expect_sharding_changes_nothing(maker(), rollout);
 }
 
 TEST(ContextWan, BfloatComputeStaysWithinItsRounding) {
-  const auto step = [](WanBackbone& model) {
+  const auto step = [](Backbone& model) {
     model.set_compute_dtype(at::kBFloat16);
     return training_step(model, true, true);
   };
-  const Outcome reference = run(nullptr, false, step);
+  const auto reference = run_on(nullptr, maker(), false, step);
   for (const auto& ranks : contexts()) {
-    EXPECT_LE(difference(ranks, run(&ranks, false, step), reference), 3e-2) << ranks.name;
+    EXPECT_LE(difference(ranks, run_on(&ranks, maker(), false, step), reference).largest, 3e-2)
+        << ranks.name;
   }
 }
 

@@ -7,22 +7,18 @@
 
 #include "minwm/core/random.h"
 #include "minwm/models/wan/backbone.h"
-#include "minwm/nn/parameters.h"
-#include "minwm/parallel/context.h"
-#include "tests/parallel/sharded_test.h"
+#include "tests/parallel/sharded_backbone.h"
 #include "tests/parallel/small_wan.h"
 
 namespace minwm::models {
 namespace {
 
-using parallel::ShardedModel;
-using parallel::ShardOptions;
 using parallel::testing::kChannels;
 using parallel::testing::kHeight;
 using parallel::testing::kTextDim;
 using parallel::testing::lively_model;
 using parallel::testing::small_config;
-using testing::world;
+using testing::expect_small_error;
 
 constexpr int64_t kLayers = 3, kWidth = 10;
 
@@ -40,7 +36,7 @@ at::Tensor draw(const char* purpose, int64_t sample, int64_t frames) {
                        {3, purpose, 0, static_cast<uint64_t>(sample)});
 }
 
-at::Tensor teacher_forcing_loss(WanBackbone& model, int64_t sample) {
+at::Tensor teacher_forcing_loss(Backbone& model, int64_t sample) {
   ForwardInput input;
   input.latents = draw("noisy", sample, 4);
   input.timestep = random_uniform({1, 4}, {3, "timestep"}) * 1000;
@@ -52,7 +48,7 @@ at::Tensor teacher_forcing_loss(WanBackbone& model, int64_t sample) {
 
 /// Three chunks, each denoised in a call without and one under gradients, and committed: one graph
 /// calls every unit three times.
-at::Tensor rollout_loss(WanBackbone& model, int64_t sample) {
+at::Tensor rollout_loss(Backbone& model, int64_t sample) {
   const auto cache = model.make_cache({1, 4, 1}, kHeight, kWidth);
   std::vector<at::Tensor> chunks;
   for (int64_t first = 0; first < 6; first += 2) {
@@ -74,79 +70,24 @@ at::Tensor rollout_loss(WanBackbone& model, int64_t sample) {
   return (at::cat(chunks, 1) - draw("target", sample, 6)).square().mean();
 }
 
-using Loss = at::Tensor (*)(WanBackbone&, int64_t sample);
-
-double sharded_error(const comm::MeshOptions& mesh_options, const ShardOptions& options,
-                     Loss loss) {
-  const comm::Mesh mesh = comm::make_mesh(world().communicator(), mesh_options);
-  const auto twin = lively_model(small_config(kLayers));
-  twin->set_compute_dtype(options.compute);
-  for (int64_t sample = 0; sample < mesh.data_size(); ++sample) {
-    loss(*twin, sample).backward();
-  }
-  std::shared_ptr<WanBackbone> model;
-  {
-    const nn::HollowParameters hollow;
-    model = std::make_shared<WanBackbone>(small_config(kLayers), 1);
-  }
-  model->set_compute_dtype(options.compute);
-  const auto sharded = std::make_shared<ShardedModel>("wan", *model, model->units(), mesh, options);
-  const auto values = twin->named_parameters();
-  sharded->load([&](const std::string& name, int64_t begin, int64_t count) {
-    return values[name].detach().reshape(-1).narrow(0, begin, count);
-  });
-  model->set_unit_runner(sharded);
-  if (mesh.context->size() > 1) {
-    model->set_context(std::make_shared<parallel::Context>(mesh));
-  }
-  sharded->begin_step();
-  loss(*model, mesh.data_rank()).backward();
-  sharded->end_backward();
-  sharded->finish_gradients();
-  for (const auto& item : values) {
-    EXPECT_EQ(sharded->touched(item.key()), item.value().grad().defined()) << item.key();
-  }
-  return world().communicator()->all_reduce_max(testing::gradient_error(*sharded, *twin), "error");
-}
-
-void expect_small_error(const char* what, at::ScalarType compute, Loss loss, double tolerance) {
-  for (const auto& mesh : testing::meshes()) {
-    for (const bool recompute : {true, false}) {
-      const double error = sharded_error(mesh, {.compute = compute, .recompute = recompute}, loss);
-      EXPECT_LE(error, tolerance) << what << " " << mesh.shard << "x" << mesh.context;
-      if (world().rank() == 0) {
-        fmt::print("  {}, mesh {}x{}x{}, {}: {:.1e} of max\n", what, mesh.replicate, mesh.shard,
-                   mesh.context, recompute ? "recomputed" : "kept", error);
-      }
-    }
-  }
-}
+const testing::SpreadModel kWan = {
+    [] { return lively_model(small_config(kLayers)); },
+    [] { return std::make_shared<WanBackbone>(small_config(kLayers), 1); }};
 
 TEST(ShardedWan, TeacherForcingHasTheGradientsOfOnePlace) {
-  expect_small_error("teacher forcing", at::kFloat, teacher_forcing_loss, 2e-6);
+  expect_small_error("teacher forcing", kWan, at::kFloat, teacher_forcing_loss, 2e-6);
 }
 
 TEST(ShardedWan, ARolloutThatCallsEveryUnitOftenHasTheGradientsOfOnePlace) {
-  expect_small_error("rollout", at::kFloat, rollout_loss, 2e-6);
+  expect_small_error("rollout", kWan, at::kFloat, rollout_loss, 2e-6);
 }
 
 TEST(ShardedWan, Bfloat16StaysWithinItsRounding) {
-  expect_small_error("bfloat16", at::kBFloat16, teacher_forcing_loss, 1e-2);
+  expect_small_error("bfloat16", kWan, at::kBFloat16, teacher_forcing_loss, 1e-2);
 }
 
 TEST(ShardedWan, ForwardsAreBitForBitThoseOfOnePlace) {
-  for (const auto compute : {at::kFloat, at::kBFloat16}) {
-    auto model = lively_model(small_config(kLayers));
-    const auto twin = lively_model(small_config(kLayers));
-    for (auto* each : {model.get(), twin.get()}) {
-      each->set_compute_dtype(compute);
-    }
-    model->set_unit_runner(std::make_shared<ShardedModel>(
-        "wan", *model, model->units(), testing::one_copy(), ShardOptions{.compute = compute}));
-    at::NoGradGuard no_grad;
-    EXPECT_TRUE(at::equal(teacher_forcing_loss(*model, 0), teacher_forcing_loss(*twin, 0)));
-    EXPECT_TRUE(at::equal(rollout_loss(*model, 0), rollout_loss(*twin, 0)));
-  }
+  testing::expect_same_losses(kWan, {teacher_forcing_loss, rollout_loss});
 }
 
 }  // namespace
