@@ -26,6 +26,7 @@ std::vector<Item<int64_t>> items(const MemoryPlan& m) {
           {"averages", "running average", m.averages},
           {"frozen", "frozen networks", m.frozen},
           {"root", "gathered root", m.root},
+          {"text_work", "work on the text", m.text_work},
           {"gathered", "gathered blocks", m.gathered},
           {"exchange", "slices on their way", m.exchange},
           {"flat_gradients", "gradients to be reduced", m.flat_gradients},

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <vector>
 
 #include "minwm/core/error.h"
 #include "minwm/parallel/planning.h"
@@ -46,6 +47,60 @@ bool keeps_weights(const StepShape& step, int64_t keys) {
   return step.device.cpu && keys <= kCpuKeys;
 }
 
+/// Frames that ask together, and how many they see.
+struct AskingFrames {
+  int64_t frames, seen;
+  bool apart;  ///< they see two runs of frames: keys and values are copied together for them
+};
+
+/// The chunks of a step's widest graph.
+std::vector<AskingFrames> asking_frames(const StepShape& step) {
+  if (step.graph_frames() == step.frames) {
+    return {{step.frames, step.frames, false}};
+  }
+  std::vector<AskingFrames> asking;
+  const int64_t n = step.chunk_frames;
+  for (int64_t seen = n; seen <= step.frames; seen += n) {
+    // Noisy frames see clean ones and themselves; a joint text stands before the clean ones.
+    asking.push_back({n, seen, seen > n || step.model.joint_text});
+    if (seen < step.frames) {
+      asking.push_back({n, seen, false});  // clean
+    }
+  }
+  return asking;
+}
+
+/// Bytes of a clip's self-attention on one rank that depend on which frames see which.
+struct AttentionBytes {
+  int64_t kept = 0;      ///< weights or outputs, and copies of keys and values
+  int64_t backward = 0;  ///< gradients of weights; of several chunks, keys' and values' parts
+};
+
+AttentionBytes attention_bytes(const StepShape& step, const MeshShape& mesh) {
+  const auto& m = step.model;
+  const int64_t c = step.device.compute_bytes, row = m.paths() * m.width * c;
+  const auto asking = asking_frames(step);
+  AttentionBytes bytes;
+  for (const auto& chunk : asking) {
+    const int64_t keys = chunk.seen * step.frame_tokens + (m.joint_text ? m.text_rows : 0);
+    const int64_t queries = rank_tokens(step, mesh, chunk.frames);
+    if (mesh.ring() == 1 && keeps_weights(step, keys)) {
+      const int64_t weights = queries * m.paths() * m.heads * keys * c;
+      bytes.kept += weights;
+      bytes.backward = std::max(bytes.backward, weights);
+    } else {
+      bytes.kept += queries * row;
+    }
+    if (mesh.ring() == 1 && chunk.apart) {
+      bytes.kept += 2 * row * ((keys + mesh.context - 1) / mesh.context);
+    }
+  }
+  if (mesh.ring() == 1 && asking.size() > 1) {
+    bytes.backward += row * rank_tokens(step, mesh, step.graph_frames());
+  }
+  return bytes;
+}
+
 /// Bytes per image token.
 struct TokenBytes {
   int64_t kept = 0;  ///< by a block, from its forward to its backward
@@ -57,13 +112,9 @@ struct TokenBytes {
 TokenBytes token_bytes(const StepShape& step, const MeshShape& mesh) {
   const auto& m = step.model;
   const int64_t w = m.width, paths = m.paths(), c = step.device.compute_bytes;
-  const int64_t keys = step.frames * step.frame_tokens + (m.joint_text ? m.text_rows : 0);
   const bool ring = mesh.ring() > 1;
-  const bool plain = !ring && keeps_weights(step, keys);
-  const int64_t weights = plain ? paths * m.heads * keys * c : 0;
-  // The normed input, q and k before their norms, transformed q, k, v, attention's output where a
-  // library's kernel keeps it.
-  int64_t before = w * (1 + 2 + 3 * paths + (plain ? 0 : paths)) * c + weights;
+  // The normed input, q and k before their norms, transformed q, k, v.
+  int64_t before = w * (1 + 2 + 3 * paths) * c;
   // The merged rows, the output that is gated; the second sublayer's normed input, hidden values
   // before and after the activation, output.
   int64_t after = (w * (paths + 1 + 1 + 1) + 2 * m.ffn_width) * c + w * m.residual_bytes;
@@ -75,10 +126,10 @@ TokenBytes token_bytes(const StepShape& step, const MeshShape& mesh) {
   }
   before += w * m.residual_bytes;  // the block's input
   const int64_t stream = w * m.residual_bytes;
-  // Gradients of the output, q, k, v and of the weights. In a ring: of the output; keys and values
-  // here and on their way; in float32 q's, two pairs that travel and three of the present part.
+  // Gradients of the output, q, k, v. In a ring: of the output; keys and values here and on their
+  // way; in float32 q's, two pairs that travel and three of the present part.
   const int64_t around =
-      ring ? paths * w * ((1 + 4) * c + (1 + 4 + 3) * kFloat) : 4 * paths * w * c + weights;
+      ring ? paths * w * ((1 + 4) * c + (1 + 4 + 3) * kFloat) : 4 * paths * w * c;
   // A block that is run again has its output, too, and the gradient that came in stays.
   const int64_t held = step.recompute ? stream : 0;
   TokenBytes bytes;
@@ -106,8 +157,21 @@ int64_t block_inputs(const StepShape& step, int64_t tokens) {
   return (tokens + text) * m.width * m.residual_bytes;
 }
 
+/// What refines a joint text in the root, two blocks and their mappers, is never run again. Weights
+/// are cast where they are used.
+int64_t text_work(const StepShape& step) {
+  const auto& m = step.model;
+  if (!m.joint_text) {
+    return 0;
+  }
+  const int64_t c = step.device.compute_bytes;
+  const int64_t casts = c == kFloat ? 0 : m.root.matrices * c;
+  return casts + 2 * step.micro_batch * m.text_rows * kept_per_text_row(step);
+}
+
 int64_t block_inner(const StepShape& step, const MeshShape& mesh, int64_t tokens) {
-  return tokens * token_bytes(step, mesh).kept + step.model.text_rows * kept_per_text_row(step);
+  return tokens * token_bytes(step, mesh).kept + attention_bytes(step, mesh).kept +
+         step.model.text_rows * kept_per_text_row(step);
 }
 
 /// What a rank holds of one network, in the items of MemoryPlan.
@@ -179,9 +243,10 @@ std::vector<Moment> backward_moments(const StepShape& step, const MeshShape& mes
       step.recompute
           ? step.micro_batch * (block_inner(step, mesh, tokens) - block_inputs(step, tokens))
           : 0;
-  const int64_t rows = step.micro_batch * tokens;
+  const int64_t rows = step.micro_batch * tokens,
+                around = step.micro_batch * attention_bytes(step, mesh).backward;
   return {{inner + rows * each.feed_forward, gradient, 0, 0, 0},
-          {inner + rows * each.attention, gradient, 0, 0, 0}};
+          {inner + rows * each.attention + around, gradient, 0, 0, 0}};
 }
 
 void take_widest(const std::vector<Moment>& moments, MemoryPlan& plan) {
@@ -232,11 +297,12 @@ void add_gathered(const StepShape& step, const MeshShape& mesh, int64_t tokens, 
   const UnitShape own = slice(m.block, mesh.copy());
   // Networks without gradients run while the one that has them waits for its backward.
   plan.root = root * (networks_of(step).size() > 1 ? 2 : 1);
-  plan.gathered = (1 + step.prefetch) * gathered_bytes(m.block, compute);
+  const int64_t present = std::min(1 + step.prefetch, m.blocks);
+  plan.gathered = present * gathered_bytes(m.block, compute);
   plan.flat_gradients = root;
   plan.unreduced = step.reduce_each ? 0 : m.blocks * block;
   if (step.offload_optimizer || step.offload_teacher) {
-    plan.exchange += (1 + step.prefetch) * gathered_bytes(own, compute);
+    plan.exchange += present * gathered_bytes(own, compute);
   }
   if (step.offload_optimizer && mesh.replicate > 1) {
     plan.exchange += slices_of(m, mesh.copy()).all() * kFloat;
@@ -280,8 +346,8 @@ int64_t cache_bytes(const StepShape& step, const MeshShape& mesh) {
 }  // namespace
 
 int64_t MemoryPlan::total() const {
-  return steady() + root + gathered + exchange + flat_gradients + block_gradients + unreduced +
-         activations + block_work + kv_cache;
+  return steady() + root + text_work + gathered + exchange + flat_gradients + block_gradients +
+         unreduced + activations + block_work + kv_cache;
 }
 
 std::vector<NetworkPlan> plan_networks(const StepShape& step, const MeshShape& mesh) {
@@ -303,6 +369,7 @@ MemoryPlan plan_memory(const StepShape& step, const MeshShape& mesh) {
   const int64_t clips = step.micro_batch;
   plan.activations_recomputed = clips * step.model.blocks * block_inputs(step, tokens);
   plan.activations_kept = clips * step.model.blocks * block_inner(step, mesh, tokens);
+  plan.text_work = text_work(step);
   plan.activations = step.recompute ? plan.activations_recomputed : plan.activations_kept;
   if (mesh.copy() == 1) {
     add_whole(step, mesh, tokens, plan);

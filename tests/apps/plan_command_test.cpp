@@ -44,9 +44,10 @@ TEST(PlanCommand, JsonHoldsEveryFigureAndItsSum) {
   EXPECT_EQ(out["parameters"], 1489821760);
   EXPECT_EQ(out["mesh"]["context"], 4);
   int64_t sum = 0;
-  for (const char* item : {"parameters", "casts", "gradients", "moments", "averages", "frozen",
-                           "root", "gathered", "exchange", "flat_gradients", "block_gradients",
-                           "unreduced", "activations", "block_work", "kv_cache"}) {
+  for (const char* item :
+       {"parameters", "casts", "gradients", "moments", "averages", "frozen", "root", "text_work",
+        "gathered", "exchange", "flat_gradients", "block_gradients", "unreduced", "activations",
+        "block_work", "kv_cache"}) {
     sum += out["memory"].at(item).get<int64_t>();
   }
   EXPECT_EQ(out["memory"]["total"], sum);

@@ -92,7 +92,7 @@ TEST(Plan, TheTotalIsTheSumOfItsItems) {
   for (const auto& stage : kStages) {
     const auto m = plan_memory(hy(stage), mesh_of(2, 4, 2, 2));
     EXPECT_EQ(m.total(), m.parameters + m.casts + m.gradients + m.moments + m.averages + m.frozen +
-                             m.root + m.gathered + m.exchange + m.flat_gradients +
+                             m.root + m.text_work + m.gathered + m.exchange + m.flat_gradients +
                              m.block_gradients + m.unreduced + m.activations + m.block_work +
                              m.kv_cache)
         << stage;
@@ -130,6 +130,37 @@ TEST(Plan, TransientBytesAreThoseOfTheSpec) {
   // Two gathered blocks and one float32 gradient: 8 bytes per parameter of a block, 1.2 GB.
   EXPECT_NEAR(gigabytes(memory.gathered + memory.flat_gradients - root), 1.2, 0.05);
   EXPECT_EQ(memory.root, root);
+}
+
+TEST(Plan, TheRootOfAJointTextIsCastAndNotRunAgain) {
+  StepShape step = hy("bidirectional");
+  const auto mesh = mesh_of(1, 8, 1);
+  const int64_t casts = 2 * step.model.root.matrices;
+  EXPECT_GT(plan_memory(step, mesh).text_work, casts);
+  step.model.text_rows = 0;
+  EXPECT_EQ(plan_memory(step, mesh).text_work, casts);
+  step.model = apps::model_shape("wan-1.3b");
+  EXPECT_EQ(plan_memory(step, mesh).text_work, 0);
+}
+
+TEST(Plan, TeacherForcingCopiesKeysAndValuesForNoisyFrames) {
+  StepShape step = hy("bidirectional", true);
+  step.model.text_rows = 0;
+  const auto mesh = mesh_of(1, 8, 1);
+  const auto whole = plan_memory(step, mesh);
+  step.stage = "teacher-forcing";
+  const auto forced = plan_memory(step, mesh);
+  // 36 of 20 frames, and copies for 4 + 8 + … + 20 frames: keys and values of two paths, bfloat16.
+  const double copies = 60.0 * 1560 * 2 * 2 * 2048 * 2;
+  EXPECT_NEAR(gigabytes(forced.activations_kept) / 54,
+              1.8 * gigabytes(whole.activations_kept) / 54 + copies / kGB, 0.01);
+}
+
+TEST(Plan, ABlockThatIsAllHasNoneToGatherAhead) {
+  StepShape step = hy("bidirectional");
+  const int64_t two = plan_memory(step, mesh_of(1, 8, 1)).gathered;
+  step.model.blocks = 1;
+  EXPECT_EQ(2 * plan_memory(step, mesh_of(1, 8, 1)).gathered, two);
 }
 
 TEST(Plan, OneReductionPerStepKeepsAWholeGradient) {

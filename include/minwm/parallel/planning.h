@@ -115,8 +115,9 @@ struct MemoryPlan {
   int64_t averages = 0;    ///< running average (float32)
   int64_t frozen = 0;      ///< slices of frozen networks: matrices in the compute type if shared
   // While a step runs.
-  int64_t root = 0;      ///< gathered roots, float32
-  int64_t gathered = 0;  ///< gathered blocks: the running one and those ahead
+  int64_t root = 0;       ///< gathered roots, float32
+  int64_t text_work = 0;  ///< joint text: the root's casts and activations, kept for backward
+  int64_t gathered = 0;   ///< gathered blocks: the running one and those ahead
   int64_t exchange =
       0;  ///< slices on their way: sums to be added, what comes from or goes to the host
   int64_t flat_gradients = 0;   ///< float32 gradients of a block and the root, before the reduction
