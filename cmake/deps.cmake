@@ -54,6 +54,8 @@ find_package(PkgConfig)
 minwm_need(PKG_CONFIG_FOUND pkg-config)
 pkg_check_modules(FFMPEG IMPORTED_TARGET libavcodec libavformat libavutil libswscale)
 minwm_need(FFMPEG_FOUND "libavcodec-dev libavformat-dev libavutil-dev libswscale-dev")
+find_package(ICU QUIET COMPONENTS uc i18n)  # Unicode normalisation and classes of the tokenizers
+minwm_need(ICU_FOUND libicu-dev)
 find_path(LMDB_INCLUDE_DIR lmdb.h)
 find_library(LMDB_LIBRARY lmdb)
 minwm_need(LMDB_INCLUDE_DIR liblmdb-dev)
