@@ -15,22 +15,16 @@
 
 #include "minwm/core/error.h"
 #include "minwm/core/files.h"
+#include "safetensors_header.h"
 
 namespace minwm {
 namespace {
 
 using Json = nlohmann::ordered_json;
+using safetensors::DtypeName;
+using safetensors::kDtypes;
 
 constexpr uint64_t kMaxHeader = 100'000'000;  // the limit of the reference implementation
-
-struct DtypeName {
-  const char* name;
-  at::ScalarType type;
-};
-constexpr DtypeName kDtypes[] = {{"F64", at::kDouble},    {"F32", at::kFloat}, {"F16", at::kHalf},
-                                 {"BF16", at::kBFloat16}, {"I64", at::kLong},  {"I32", at::kInt},
-                                 {"I16", at::kShort},     {"I8", at::kChar},   {"U8", at::kByte},
-                                 {"BOOL", at::kBool}};
 
 /// A whole file in memory, private and copy-on-write: a stray write to a view changes no file.
 class Mapping {
@@ -154,16 +148,6 @@ Entry parse_entry(const std::string& where, const Json& tensor, uint64_t data_si
   return entry;
 }
 
-/// The length field and the header, padded so that the data starts on 8 bytes.
-std::string header_bytes(const Json& header) {
-  std::string text = header.dump();
-  text.append((8 - text.size() % 8) % 8, ' ');
-  const auto length = static_cast<uint64_t>(text.size());
-  std::string bytes(8, '\0');
-  std::memcpy(bytes.data(), &length, 8);  // the format is little-endian, as are our machines
-  return bytes + text;
-}
-
 }  // namespace
 
 struct Safetensors::Impl {
@@ -273,27 +257,13 @@ at::Tensor Safetensors::view(const std::string& name) const {
 void write_safetensors(const std::filesystem::path& path,
                        const std::vector<std::pair<std::string, at::Tensor>>& tensors,
                        const std::map<std::string, std::string>& metadata) {
-  Json header = Json::object();
-  if (!metadata.empty()) {
-    header["__metadata__"] = metadata;
-  }
+  safetensors::Header header(path, metadata);
   std::vector<at::Tensor> contiguous;
-  uint64_t offset = 0;
   for (const auto& [name, tensor] : tensors) {
-    require(name != "__metadata__" && !header.contains(name), "{}: tensor '{}' is given twice",
-            path.string(), name);
-    const auto type = tensor.scalar_type();
-    const auto* dtype = std::find_if(std::begin(kDtypes), std::end(kDtypes),
-                                     [&](const DtypeName& known) { return known.type == type; });
-    require(dtype != std::end(kDtypes), "{}: tensor '{}' has dtype {}, which cannot be stored",
-            path.string(), name, c10::toString(type));
     contiguous.push_back(tensor.detach().cpu().contiguous());
-    const uint64_t end = offset + contiguous.back().nbytes();
-    header[name] = {
-        {"dtype", dtype->name}, {"shape", tensor.sizes().vec()}, {"data_offsets", {offset, end}}};
-    offset = end;
+    header.add(name, tensor.scalar_type(), tensor.sizes().vec(), contiguous.back().nbytes());
   }
-  const std::string head = header_bytes(header);
+  const std::string head = header.bytes();
   std::vector<std::string_view> pieces{head};
   for (const at::Tensor& tensor : contiguous) {
     pieces.emplace_back(static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes());
