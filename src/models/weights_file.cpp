@@ -90,12 +90,13 @@ fs::path find_file(const fs::path& path) {
   return files.front();
 }
 
-/// Their name of each of ours. @throws Error if two are one.
+/// Their name of each of ours, which are theirs if not to be unwrapped. @throws Error if two are
+/// one.
 std::map<std::string, std::string> clean_names(const std::vector<std::string>& names,
-                                               const std::string& where) {
+                                               const std::string& where, bool unwrap) {
   std::map<std::string, std::string> theirs;
   for (const auto& name : names) {
-    const std::string own = without_prefixes(name);
+    const std::string own = unwrap ? without_prefixes(name) : name;
     const auto [place, added] = theirs.emplace(own, name);
     require(added, "{}: '{}' and '{}' are both '{}' without the prefixes of wrappers", where,
             place->second, name, own);
@@ -103,12 +104,12 @@ std::map<std::string, std::string> clean_names(const std::vector<std::string>& n
   return theirs;
 }
 
-WeightsFile open_safetensors(const fs::path& path) {
+WeightsFile open_safetensors(const fs::path& path, bool unwrap) {
   const auto file = std::make_shared<const ShardedSafetensors>(path);
   WeightsFile out;
   out.layout = path.extension() == ".json" ? "sharded safetensors" : "safetensors";
   out.metadata = file->metadata();
-  const auto theirs = clean_names(file->names(), path.string());
+  const auto theirs = clean_names(file->names(), path.string(), unwrap);
   for (const auto& [own, name] : theirs) {
     out.source.shapes[own] = file->shape(name);
   }
@@ -144,7 +145,7 @@ std::pair<const PtDict*, std::string> choose_state(const PtValue& root, const st
   return {&dict, ""};
 }
 
-WeightsFile open_pt(const fs::path& path, const std::string& state) {
+WeightsFile open_pt(const fs::path& path, const std::string& state, bool unwrap) {
   const std::string where = path.string();
   const PtValue root = read_pt(path);
   const auto [dict, key] = choose_state(root, state, where);
@@ -160,7 +161,7 @@ WeightsFile open_pt(const fs::path& path, const std::string& state) {
   WeightsFile out;
   out.layout = "pt";
   out.state = key;
-  const auto theirs = clean_names(names, where);
+  const auto theirs = clean_names(names, where, unwrap);
   std::map<std::string, at::Tensor> ours;
   for (const auto& [own, name] : theirs) {
     out.source.shapes[own] = tensors.at(name).sizes().vec();
@@ -175,12 +176,12 @@ WeightsFile open_pt(const fs::path& path, const std::string& state) {
 
 }  // namespace
 
-WeightsFile open_weights(const fs::path& path, const std::string& state) {
+WeightsFile open_weights(const fs::path& path, const std::string& state, bool unwrap) {
   const fs::path file = find_file(path);
   const bool pt = file.extension() == ".pt" || file.extension() == ".pth";
   require(pt || state.empty(), "{}: a safetensors file has no states, '{}' was asked for",
           file.string(), state);
-  WeightsFile out = pt ? open_pt(file, state) : open_safetensors(file);
+  WeightsFile out = pt ? open_pt(file, state, unwrap) : open_safetensors(file, unwrap);
   out.file = file;
   out.source.where = file.string();
   return out;

@@ -25,12 +25,14 @@ struct WeightsFile {
 /// A .pt file may hold the state itself or one or several under a key. `state` = "" takes the first
 /// of generator_ema, generator, model, module, ema, state_dict that is there (what inference
 /// prefers; spec wan-dit 10).
-/// Names: every `_fsdp_wrapped_module.`, `_checkpoint_wrapped_module.` and `_orig_mod.` goes, then
-/// one leading `module.`, then one leading `model.diffusion_model.` or `model.`.
+/// Names, unless `unwrap` is false: every `_fsdp_wrapped_module.`, `_checkpoint_wrapped_module.`
+/// and `_orig_mod.` goes, then one leading `module.`, then one leading `model.diffusion_model.` or
+/// `model.`.
 /// @throws Error naming the file: nothing to open, several files to choose from, no such state, a
 /// value that is no tensor, two names that are one without their prefixes, and what the readers
 /// refuse.
-WeightsFile open_weights(const std::filesystem::path& path, const std::string& state = "");
+WeightsFile open_weights(const std::filesystem::path& path, const std::string& state = "",
+                         bool unwrap = true);
 
 /// The type in which a source holds a parameter.
 at::ScalarType type_of(const ParameterSource& source, const std::string& name);
