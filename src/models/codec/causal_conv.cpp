@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include <spdlog/fmt/ranges.h>
+
 #include "minwm/core/error.h"
 #include "minwm/nn/parameters.h"
 
@@ -65,9 +67,11 @@ at::Tensor causal_conv(const at::Tensor& x, const ConvWeights& conv, VideoPaddin
   const bool alone = !past.defined() && x.size(2) == 1 && padding == VideoPadding::kZeros;
   if (history > 0) {
     const at::Tensor before = past.defined() ? past : start_of(joined, history, padding);
-    TORCH_INTERNAL_ASSERT(
+    require(
         before.size(0) == x.size(0) && before.size(3) == x.size(3) && before.size(4) == x.size(4),
-        "a stream's parts differ in size");
+        "a part of a stream is [{}] here, the parts before it were [{}]: expected the same "
+        "batch, height and width",
+        fmt::join(x.sizes(), ", "), fmt::join(before.sizes(), ", "));
     const at::Tensor frame = joined;
     joined = at::cat({before, joined}, 2);
     past = last_frames(joined, history);
