@@ -101,7 +101,7 @@ at::Tensor channel_norm(const at::Tensor& x, const at::Tensor& gamma) {
   const at::Tensor norm = at::linalg_vector_norm(values, 2, {1}, true).clamp_min(kSmallest);
   const at::Tensor scale =
       gamma.to(at::kFloat).view({1, channels, 1, 1, 1}) * std::sqrt(static_cast<double>(channels));
-  return (values / norm * scale).to(x.scalar_type());
+  return (values / norm).mul_(scale).to(x.scalar_type());
 }
 
 at::Tensor frame_pixel_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {

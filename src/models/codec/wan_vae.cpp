@@ -124,7 +124,7 @@ at::Tensor WanVaeEncoderImpl::encode_part(const at::Tensor& video, FeatureHistor
   HistoryPass pass(history);
   at::Tensor x = causal_conv(video, conv_in_, kZeros, pass.next());
   x = run(blocks_, x, pass);
-  x = causal_conv(at::silu(norm_out_->forward(x)), conv_out_, kZeros, pass.next());
+  x = causal_conv(norm_out_->activated(x), conv_out_, kZeros, pass.next());
   pass.commit();
   // The second half would be the posterior's log-variance, which nobody uses.
   return pointwise_conv(x, moments_).narrow(1, 0, z_dim_).to(at::kFloat);
@@ -177,7 +177,7 @@ at::Tensor WanVaeDecoderImpl::decode_part(const at::Tensor& z, FeatureHistory& h
   HistoryPass pass(history);
   at::Tensor x = causal_conv(pointwise_conv(z, latents_), conv_in_, kZeros, pass.next());
   x = run(blocks_, x, pass);
-  x = causal_conv(at::silu(norm_out_->forward(x)), conv_out_, kZeros, pass.next());
+  x = causal_conv(norm_out_->activated(x), conv_out_, kZeros, pass.next());
   pass.commit();
   return x.to(at::kFloat);
 }

@@ -29,6 +29,12 @@ WanVaeNormImpl::WanVaeNormImpl(int64_t channels, bool of_frames) {
   gamma = register_parameter("gamma", nn::make_parameter(shape, 1));
 }
 
+at::Tensor WanVaeNormImpl::activated(const at::Tensor& x) const {
+  at::Tensor y =
+      forward(x);  // nobody else's: at full size each copy of it is hundreds of megabytes
+  return at::silu_(y);
+}
+
 WanVaeResBlock::WanVaeResBlock(int64_t in, int64_t out) {
   const std::vector<int64_t> cube = {3, 3, 3};
   const auto residual = register_module("residual", std::make_shared<Named>());
@@ -42,10 +48,8 @@ WanVaeResBlock::WanVaeResBlock(int64_t in, int64_t out) {
 }
 
 at::Tensor WanVaeResBlock::forward(const at::Tensor& x, HistoryPass& pass) const {
-  const at::Tensor hidden =
-      causal_conv(at::silu(norm_in_->forward(x)), conv_in_, kZeros, pass.next());
-  const at::Tensor out =
-      causal_conv(at::silu(norm_out_->forward(hidden)), conv_out_, kZeros, pass.next());
+  const at::Tensor hidden = causal_conv(norm_in_->activated(x), conv_in_, kZeros, pass.next());
+  const at::Tensor out = causal_conv(norm_out_->activated(hidden), conv_out_, kZeros, pass.next());
   return out + (shortcut_.is_empty() ? x : pointwise_conv(x, shortcut_));
 }
 

@@ -129,6 +129,18 @@ const at::Tensor& tensor_at(const Tensors& tensors, const std::string& name,
   return found->second;
 }
 
+/// One more than the largest number that follows `prefix`.
+int64_t list_length(const Tensors& tensors, std::string_view prefix) {
+  int64_t length = 0;
+  for (const auto& item : tensors) {
+    std::string_view rest = item.first;
+    if (take(rest, prefix)) {
+      length = std::max(length, take_number(rest).value_or(-1) + 1);
+    }
+  }
+  return length;
+}
+
 }  // namespace
 
 bool is_wan_vae(const std::vector<std::string>& names) {
@@ -161,22 +173,24 @@ WanVaeConfig wan_vae_config(const Tensors& tensors, const std::string& where) {
   config.dim_mult.clear();
   config.temporal_downsample.clear();
   int64_t in_level = 0, width = config.dim;
-  for (int64_t i = 0;; ++i) {
+  const int64_t blocks = list_length(tensors, "encoder.downsamples.");
+  for (int64_t i = 0; i < blocks; ++i) {
     const std::string block = fmt::format("encoder.downsamples.{}.", i);
-    if (const auto found = tensors.find(block + "residual.2.weight"); found != tensors.end()) {
-      width = tensor_at(tensors, found->first, where).size(0);
-      ++in_level;
+    if (tensors.contains(block + "resample.1.weight") && in_level > 0) {
+      config.dim_mult.push_back(width / config.dim);
+      config.temporal_downsample.push_back(tensors.contains(block + "time_conv.weight"));
+      in_level = 0;
       continue;
     }
-    require(in_level > 0, "{}: tensor {}residual.2.weight is missing", where, block);
-    config.num_res_blocks = in_level;  // of the last level in the end; loading checks the others
-    config.dim_mult.push_back(width / config.dim);
-    if (!tensors.contains(block + "resample.1.weight")) {
-      return config;
-    }
-    config.temporal_downsample.push_back(tensors.contains(block + "time_conv.weight"));
-    in_level = 0;
+    width = tensor_at(tensors, block + "residual.2.weight", where).size(0);
+    require(width > 0 && width % config.dim == 0,
+            "{}: tensor {}residual.2.weight has {} channels, expected a multiple of {}", where,
+            block, width, config.dim);
+    ++in_level;
   }
+  config.num_res_blocks = in_level;  // of the last level; loading checks the others
+  config.dim_mult.push_back(width / config.dim);
+  return config;
 }
 
 WanVae WanVae::load(const std::filesystem::path& path, const WanVaeOptions& options) {

@@ -22,6 +22,8 @@ class WanVaeNormImpl : public torch::nn::Module {
  public:
   explicit WanVaeNormImpl(int64_t channels, bool of_frames = false);
   at::Tensor forward(const at::Tensor& x) const { return channel_norm(x, gamma); }
+  /// SiLU of that.
+  at::Tensor activated(const at::Tensor& x) const;
   at::Tensor gamma;
 };
 TORCH_MODULE(WanVaeNorm);
