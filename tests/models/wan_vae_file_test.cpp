@@ -167,6 +167,10 @@ TEST(WanVaeFile, RefusesWhatDoesNotFitNamingFileAndTensor) {
               AllOf(HasSubstr("'encoder.conv1.bias' has shape [5]"), HasSubstr("expected [4]")));
   EXPECT_THAT(refused([](auto& t) { t.erase("encoder.downsamples.1.residual.2.weight"); }),
               HasSubstr("tensor encoder.downsamples.1.residual.2.weight is missing"));
+  EXPECT_THAT(refused([](auto& t) { t["conv1.bias"].fill_(NAN); }),
+              HasSubstr("tensor conv1.bias is not finite"));
+  EXPECT_THAT(refused([](auto& t) { t["conv1.bias"] = at::zeros({32}, at::kInt); }),
+              HasSubstr("tensor conv1.bias is Int"));
   EXPECT_THAT(refused([](auto& t) {
                 WanVaeConfig config = small_wan_vae();
                 config.z_dim = 8;

@@ -73,6 +73,11 @@ WanVae::WanVae(const WanVaeConfig& config, const Tensors& tensors, const std::st
           config.z_dim);
   require(config.temporal_factor() == temporal_factor(), "{}: a temporal stride of {}, expected {}",
           where, config.temporal_factor(), temporal_factor());
+  for (const auto& [name, tensor] : tensors) {
+    require(tensor.is_floating_point() && tensor.isfinite().all().item<bool>(),
+            "{}: tensor {} is {}, expected finite floating point numbers", where, name,
+            tensor.is_floating_point() ? "not finite" : c10::toString(tensor.scalar_type()));
+  }
   freeze(*encoder_);
   freeze(*decoder_);
   load_state(*encoder_, half(tensors, true), where);
