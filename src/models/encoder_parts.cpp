@@ -109,6 +109,11 @@ void load_encoder(torch::nn::Module& encoder, const ParameterSource& source) {
   for (const auto& [name, shape] : source.shapes) {
     tensors[name] = source.read(name, 0, c10::multiply_integers(shape)).view(shape);
   }
+  for (const auto& parameter : encoder.parameters()) {
+    if (parameter.numel() > 0 && parameter.storage().nbytes() == 0) {
+      nn::allocate_storage(parameter);
+    }
+  }
   load_state(encoder, tensors, source.where);
 }
 

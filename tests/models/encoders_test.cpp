@@ -274,6 +274,39 @@ TEST(Encoders, OfPublishedSizesAreCountedWithoutMemory) {
   EXPECT_LT(resident_bytes() - before, 100 << 20);
 }
 
+TEST(Encoders, MadeHollowGetTheirMemoryWhenLoaded) {
+  const auto whole = lively<QwenEncoder>(small_qwen());
+  std::shared_ptr<QwenEncoder> encoder;
+  {
+    const nn::HollowParameters hollow;
+    encoder = std::make_shared<QwenEncoder>(small_qwen(), at::kFloat);
+  }
+  EXPECT_EQ(encoder->parameters().front().storage().nbytes(), 0U);
+  load_encoder(*encoder, source_of(values_for(*whole)));
+  EXPECT_TRUE(at::equal(encoder->forward(prompts()), whole->forward(prompts())));
+}
+
+template <class Encoder, class Config, class Run>
+void expect_near_float32(const Config& config, const Run& run) {
+  const at::Tensor exact = run(*lively<Encoder>(config));
+  for (const auto& [type, rounding] : {std::pair(at::kBFloat16, 0.1), std::pair(at::kHalf, 0.01)}) {
+    const at::Tensor half = run(*lively<Encoder>(config, type));
+    EXPECT_EQ(half.scalar_type(), type);
+    EXPECT_LT(distance(half, exact), rounding) << c10::toString(type);
+    EXPECT_GT(distance(half, exact), 0);
+  }
+}
+
+TEST(Encoders, ComputeInHalfTypesNearFloat32) {
+  expect_near_float32<QwenEncoder>(
+      small_qwen(), [](const auto& e) { return e.encode(prompts(), prompt_mask(), 2).embeds; });
+  const at::Tensor pixels = random_normal({1, 3, 17, 17}, {1, "pixels"});
+  expect_near_float32<SiglipVision>(small_siglip(),
+                                    [&](const auto& e) { return e.forward(pixels); });
+  const at::Tensor small = pixels.slice(2, 0, 12).slice(3, 0, 12);
+  expect_near_float32<ClipVisual>(small_clip(), [&](const auto& e) { return e.forward(small); });
+}
+
 TEST(Encoders, RefuseWrongShapesByName) {
   T5Encoder encoder(small_t5(), at::kFloat);
   auto values = values_for(encoder);

@@ -62,7 +62,8 @@ ParameterSource renamed(const ParameterSource& source,
                         const std::function<std::string(const std::string&)>& name);
 
 /// A whole source into a module as strictly as load_state; values are converted to the module's
-/// type one parameter at a time where the source is a mapped file.
+/// type one parameter at a time where the source is a mapped file. A module made hollow gets its
+/// memory here: the way to load a large one without writing zeros first.
 void load_encoder(torch::nn::Module& encoder, const ParameterSource& source);
 
 }  // namespace minwm::models

@@ -133,11 +133,12 @@ T5Encoder::Block T5Encoder::make_block(const FrozenWeights& weights, int64_t ind
 }
 
 at::Tensor T5Encoder::relative_bias(int64_t block, int64_t length) const {
-  const at::Tensor places = at::arange(length, at::kLong);
-  const at::Tensor buckets = t5_buckets(places.unsqueeze(0) - places.unsqueeze(1),
-                                        config_.num_buckets, config_.max_distance);
+  const at::Tensor distances = at::arange(1 - length, length, at::kLong);
+  const at::Tensor buckets = t5_buckets(distances, config_.num_buckets, config_.max_distance);
   const at::Tensor& table = blocks_.at(static_cast<size_t>(block)).bias;
-  return at::embedding(table, buckets.to(table.device())).permute({2, 0, 1});
+  const at::Tensor rows = at::embedding(table, buckets.to(table.device()));
+  // Query i reads the L distances from -i on: windows of the row of all distances, last one first.
+  return rows.t().unfold(1, length, 1).flip(1);
 }
 
 at::Tensor T5Encoder::run_block(const Block& block, at::Tensor x, const at::Tensor& bias) const {
