@@ -55,7 +55,7 @@ struct ShardOptions {
   std::string stem = "model";  ///< STEM.safetensors, or STEM-00001-of-00002.safetensors …
   int64_t max_shard_size = 0;  ///< bytes of tensors in one file; 0 = no limit. A larger tensor gets
                                ///< a file of its own
-  std::map<std::string, std::string> metadata;
+  std::map<std::string, std::string> metadata = {};
 };
 
 /// Writes `entries` in their order into `folder`; `read(i)` gives entry i, one at a time (any
