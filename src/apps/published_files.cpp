@@ -102,29 +102,27 @@ Finding look_at(const PublishedFile& file, const fs::path& folder, bool hashes) 
 
 }  // namespace
 
-void check_published_files(const fs::path& folder, const std::string& preset, bool hashes) {
+FilesReport check_published_files(const fs::path& folder, const std::string& preset, bool hashes) {
   require(fs::is_directory(folder), "--check {}: is no folder", folder.string());
-  int64_t known = 0, missing = 0, bad = 0;
+  FilesReport report;
   for (const auto& file : published_files()) {
     if (!belongs(file, preset)) {
       continue;
     }
-    ++known;
+    ++report.known;
     const Finding finding = look_at(file, folder, hashes);
-    missing += finding.state == State::kMissing ? 1 : 0;
-    bad += finding.state == State::kTruncated || finding.state == State::kDamaged ? 1 : 0;
     const bool there = finding.state == State::kPresent;
-    fmt::print("{:<9} {}{}{}{}\n", kStateNames[static_cast<int>(finding.state)], file.path,
-               finding.note.empty() ? "" : "  " + finding.note, there ? "" : "  from ",
-               there ? "" : file.repository);
+    report.missing += finding.state == State::kMissing ? 1 : 0;
+    report.bad += finding.state == State::kTruncated || finding.state == State::kDamaged ? 1 : 0;
+    report.text += fmt::format("{:<9} {}{}{}{}\n", kStateNames[static_cast<int>(finding.state)],
+                               file.path, finding.note.empty() ? "" : "  " + finding.note,
+                               there ? "" : "  from ", there ? "" : file.repository);
   }
-  require(known > 0,
-          "--model {}: nothing is published for it; expected wan-1.3b, wan-14b, "
-          "wan-14b-i2v, hy-8b, hy-8b-ti2v or hy-8b-worldplay",
+  require(report.known > 0,
+          "--model {}: nothing is published for it; expected wan-1.3b, wan-14b, wan-14b-i2v, "
+          "hy-8b, hy-8b-ti2v or hy-8b-worldplay",
           preset);
-  std::fflush(stdout);
-  require(missing + bad == 0, "{}: {} of {} files of {} are missing, {} truncated or damaged",
-          folder.string(), missing, known, preset, bad);
+  return report;
 }
 
 }  // namespace minwm::apps

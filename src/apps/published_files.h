@@ -25,13 +25,18 @@ struct PublishedFile {
 /// All files known, in the order of their lines.
 std::vector<PublishedFile> published_files();
 
-/// Looks for the files of a preset ("wan-1.3b", "hy-8b", …) below `folder` and prints one line
-/// each: present, missing, truncated or damaged, absent (optional), with the repository of what is
-/// not there. Files of a known size must have it; other weights must be as long as their headers
+struct FilesReport {
+  std::string text;  ///< one line per file
+  int64_t known = 0, missing = 0;
+  int64_t bad = 0;  ///< truncated or damaged
+};
+
+/// Looks for the files of a preset ("wan-1.3b", "hy-8b", …) below `folder`. A line says: present,
+/// missing, truncated or damaged, absent (optional), with the repository of what is not as
+/// published. Files of a known size must have it; other weights must be as long as their headers
 /// say. `hashes`: also compares the SHA-256 where it is known, which reads every byte.
-/// @throws Error if the preset has no published files; with the counts (exit code 2) if anything is
-/// missing, truncated or damaged.
-void check_published_files(const std::filesystem::path& folder, const std::string& preset,
-                           bool hashes);
+/// @throws Error if there is no such folder, or nothing is published for the preset.
+FilesReport check_published_files(const std::filesystem::path& folder, const std::string& preset,
+                                  bool hashes);
 
 }  // namespace minwm::apps
