@@ -13,19 +13,14 @@ constexpr std::string_view kOpen = "\u201C", kClose = "\u201D";  // “ and ”
 
 using Table = std::vector<std::pair<std::string, int64_t>>;
 
-/// Names with their index, which must be 0 … n - 1, each once.
+/// Names with their index, in the order of the file.
 Table read_table(const std::filesystem::path& path) {
   return with_json_file(path, [&](const nlohmann::ordered_json& json) {
     Table table;
-    std::vector<bool> seen(json.size());
     for (const auto& item : json.items()) {
-      const auto index = item.value().get<int64_t>();
-      const auto place = static_cast<size_t>(index);
-      require(index >= 0 && place < seen.size() && !seen[place],
-              "{}: '{}' has index {}; 0 to {}, each once, were expected", path.string(), item.key(),
-              index, static_cast<int64_t>(seen.size()) - 1);
-      seen[place] = true;
-      table.emplace_back(item.key(), index);
+      table.emplace_back(item.key(), item.value().get<int64_t>());
+      require(table.back().second >= 0, "{}: '{}' has index {}", path.string(), item.key(),
+              table.back().second);
     }
     return table;
   });
@@ -85,7 +80,7 @@ GlyphTokenizer GlyphTokenizer::open(const std::filesystem::path& folder) {
 }
 
 GlyphTokenizer::GlyphTokenizer(int64_t colors, const Table& fonts, const std::string& where)
-    : colors_(colors), font_tokens_(fonts.size()) {
+    : colors_(colors) {
   special_.add("<pad>", 0, where);
   special_.add("</s>", 1, where);
   special_.add("<unk>", 2, where);
@@ -97,13 +92,10 @@ GlyphTokenizer::GlyphTokenizer(int64_t colors, const Table& fonts, const std::st
     special_.add(fmt::format("<color-{}>", k), id++, where);
   }
   for (const auto& [name, index] : fonts) {
-    require(name.size() > 2 && name[2] == '-' && index >= 0 &&
-                index < static_cast<int64_t>(fonts.size()),
-            "{}: font '{}' with index {}: a name like en-Poppins-Italic was expected", where, name,
-            index);
-    std::string token = fmt::format("<{}-font-{}>", name.substr(0, 2), index);
-    special_.add(token, id++, where);
-    font_tokens_[static_cast<size_t>(index)] = std::move(token);
+    require(name.size() > 2 && name[2] == '-',
+            "{}: font '{}': a name like en-Poppins-Italic was expected", where, name);
+    font_tokens_.push_back(fmt::format("<{}-font-{}>", name.substr(0, 2), index));
+    special_.add(font_tokens_.back(), id++, where);
   }
   vocabulary_ = id;
 }

@@ -17,7 +17,8 @@ enum class QuoteRule { kPipeline, kAsciiOnly };
 /// The texts in quotes, in order, each once; a quote does not go over a line's end. "" counts.
 std::vector<std::string> quoted_texts(std::string_view caption, QuoteRule rule);
 
-/// Indices into the colour and font tables of Glyph-SDXL-v2. A colour is told only with a font.
+/// A colour's index and a font's place in the file of Glyph-SDXL-v2's fonts. A colour is told only
+/// with a font.
 struct GlyphStyle {
   std::optional<int64_t> color, font;
 };
@@ -29,8 +30,8 @@ class GlyphTokenizer {
   /// @param folder  with color_idx.json and multilingual_10-lang_idx.json (name → index).
   /// @throws Error naming the file and the entry that does not fit.
   static GlyphTokenizer open(const std::filesystem::path& folder);
-  /// @param fonts  "en-Montserrat-Regular": two letters of the language come first; in the order of
-  ///               the file, with their index.
+  /// @param fonts  name and index within its language, whose two letters come first:
+  ///               "en-Montserrat-Regular", 0. In the order of the file.
   GlyphTokenizer(int64_t colors, const std::vector<std::pair<std::string, int64_t>>& fonts,
                  const std::string& where);
 
@@ -47,7 +48,7 @@ class GlyphTokenizer {
  private:
   SpecialTokens special_;
   int64_t colors_ = 0, vocabulary_ = 0;
-  std::vector<std::string> font_tokens_;  ///< by index
+  std::vector<std::string> font_tokens_;  ///< in the order of the file
 };
 
 }  // namespace minwm::models
