@@ -88,8 +88,10 @@ TEST(WanVae, SeveralLatentsInOnePassAreOneByOneUpToRounding) {
   WanVae codec = small_wan_codec(), wide = small_wan_codec({.latents_per_pass = 3});
   const at::Tensor latents = random_latents(7), whole = codec.decode(latents);
   for (const std::vector<int64_t>& parts : {std::vector<int64_t>{1, 3, 3}, {3, 4}, {7}}) {
-    EXPECT_LT(largest_difference(streamed(wide, latents, parts), whole),
-              1e-5 * whole.abs().max().item<double>());
+    const double difference = largest_difference(streamed(wide, latents, parts), whole);
+    RecordProperty("difference",
+                   fmt::format("{:.2e} of {:.2e}", difference, whole.abs().max().item<double>()));
+    EXPECT_LT(difference, 1e-5 * whole.abs().max().item<double>());
   }
   const at::Tensor pixels = random_pixels(17);
   EXPECT_LT(largest_difference(wide.encode(pixels), codec.encode(pixels)), 1e-5);
@@ -213,7 +215,7 @@ TEST(WanVae, SixteenBitTypesStayNearFloat32) {
          half = small_wan_codec({.compute = at::kHalf});
   EXPECT_EQ(brain.name(), exact.name());
   const at::Tensor latents = random_latents(3), video = exact.decode(latents);
-  // Spec vae 7.9 measured 1.9 % and 0.23 % at full width.
+  // At full width 1.9 % and 0.23 % (spec vae 7.9); there half takes minutes on a CPU.
   const at::Tensor in_brain = brain.decode(latents), in_half = half.decode(latents);
   EXPECT_EQ(in_brain.scalar_type(), at::kFloat);
   EXPECT_LT(relative_error(in_brain, video), 0.06);
