@@ -1,6 +1,8 @@
 // minwm convert: published weights into checkpoints of ours, checkpoints of ours into files that
 // upstream loads; and what a download of published files lacks.
 
+#include <malloc.h>
+
 #include <spdlog/spdlog.h>
 
 #include "command.h"
@@ -42,6 +44,9 @@ int convert_command(comm::World& world, int argc, char** argv) {
     check(folder, options.model, hashes);
     return kExitDone;
   }
+  // Tensors come and go between small things that stay (HDF5's): on the heap they would leave holes
+  // as large as the model, mapped they go back at once (2.3 GB of weights: 1428 against 159 MiB).
+  ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
   const Conversion done = convert(options);
   spdlog::info("{}; {} parameters{}", done.found, done.parameters,
                options.verify ? " read back, every byte as written" : "");
