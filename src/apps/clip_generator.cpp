@@ -54,6 +54,7 @@ double ClipGenerator::camera_gap(size_t count) {
   gap.causal = loaded_.mode == stream::Mode::kStream;
   gap.chunk_frames = loaded_.stream.chunk_frames;
   gap.seed = options_.seed;
+  gap.first_frame = loaded_.info.first_frame > 0;
   const int64_t frames = clips_.front().frames();
   if (gap.causal && (frames % gap.chunk_frames != 0 || frames == gap.chunk_frames)) {
     return std::numeric_limits<double>::quiet_NaN();

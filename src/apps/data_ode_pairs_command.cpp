@@ -185,12 +185,7 @@ void require_fits(const Selection& clips, const OdePairsCommand& command, const 
   require(layout.frames % info.chunk_frames == 0,
           "{}: clips of {} latents are not a multiple of the teacher's chunk of {}",
           command.stores.front(), layout.frames, info.chunk_frames);
-  const at::Tensor& text = plan.negative.text;
-  require(
-      !text.defined() || text.sizes() == at::IntArrayRef({1, layout.text_tokens, layout.text_dim}),
-      "--negative {}: text of shape [{}], the stores hold {}x{}", command.negative,
-      text.defined() ? fmt::format("{}", fmt::join(text.sizes(), ", ")) : "", layout.text_tokens,
-      layout.text_dim);
+  require_negative_fits(plan.negative, layout, "--negative " + command.negative);
 }
 
 /// @throws Error if first frames are to be given in another way than the teacher reads them, or

@@ -75,7 +75,27 @@ models::Conditions load_negative(const std::string& file) {
   negative.byt5 = read("byt5", 3);
   negative.byt5_mask = read("byt5_mask", 2);
   require(negative.text.defined(), "{}: holds no tensor 'text'", file);
+  // Batches of a store have no masks: rows that do not count are zero there, and so here.
+  const auto zero_masked = [&](at::Tensor& rows, const at::Tensor& mask, const char* name) {
+    if (rows.defined() && mask.defined()) {
+      require(rows.dim() == 3 && mask.sizes() == rows.sizes().slice(0, 2),
+              "{}: '{}_mask' and '{}' differ in shape", file, name, name);
+      rows = rows * (mask != 0).to(rows.dtype()).unsqueeze(2);
+    }
+  };
+  zero_masked(negative.text, negative.text_mask, "text");
+  zero_masked(negative.byt5, negative.byt5_mask, "byt5");
   return negative;
+}
+
+void require_negative_fits(const models::Conditions& negative, const data::StoreLayout& layout,
+                           const std::string& where) {
+  const at::Tensor& text = negative.text;
+  require(
+      !text.defined() || text.sizes() == at::IntArrayRef({1, layout.text_tokens, layout.text_dim}),
+      "{}: text of shape [{}], the stores hold {}x{}", where,
+      text.defined() ? fmt::format("{}", fmt::join(text.sizes(), ", ")) : "", layout.text_tokens,
+      layout.text_dim);
 }
 
 void StageOptions::declare(Options& options) {

@@ -84,4 +84,8 @@ bool needs_negative(const models::Backbone& model);
 /// safetensors file; "" = none (zeros).
 models::Conditions load_negative(const std::string& file);
 
+/// @throws Error naming `where` unless the text has the shape of the stores'.
+void require_negative_fits(const models::Conditions& negative, const data::StoreLayout& layout,
+                           const std::string& where);
+
 }  // namespace minwm::apps

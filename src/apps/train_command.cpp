@@ -154,6 +154,7 @@ train::CheckpointInfo describe(const TrainCommand& command, const Stores& stores
   info.codec = fs::path(command.codec).filename().string();
   info.camera_cache = command.camera_cache;
   info.context_action = command.context_action;
+  info.first_frame = command.run.condition.first_frame;
   command.stage.describe(info);
   if (!stores.empty()) {
     const auto& layout = stores.front()->layout();
@@ -229,21 +230,27 @@ train::RunParts assemble(const TrainCommand& command, const std::string& config,
                          const comm::Mesh& mesh, const std::shared_ptr<models::Backbone>& model,
                          const ModelFactory& factory, bool resumed) {
   train::RunParts parts;
-  parts.stage =
-      command.stage.make({model, command.model, command.init, load_negative(command.negative),
-                          command.codec, factory, resumed});
+  const auto negative = load_negative(command.negative);
+  parts.stage = command.stage.make(
+      {model, command.model, command.init, negative, command.codec, factory, resumed});
   parts.stores = open_stores(command, *model);
+  if (!parts.stores.empty()) {
+    require_negative_fits(negative, parts.stores.front()->layout(),
+                          "--data.negative " + command.negative);
+  }
   parts.info = describe(command, parts.stores, config);
   parts.info.mesh = mesh_text(mesh);
   if (!command.codec.empty()) {
     parts.attached = {command.codec};
   }
   if (!command.eval_store.empty() && command.eval_every > 0) {
-    const train::GapEvaluationOptions options{
-        command.eval_store,
-        command.codec,
-        command.eval_clips,
-        {command.stage.causal(), command.stage.chunk_frames(), parts.info.seed}};
+    const train::GapEvaluationOptions options{command.eval_store,
+                                              command.codec,
+                                              command.eval_clips,
+                                              {.causal = command.stage.causal(),
+                                               .chunk_frames = command.stage.chunk_frames(),
+                                               .seed = parts.info.seed,
+                                               .first_frame = parts.info.first_frame > 0}};
     parts.evaluate = train::make_gap_evaluation(options, model, mesh);
   }
   require(command.probe_every == 0 || !command.codec.empty(),

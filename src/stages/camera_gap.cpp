@@ -60,8 +60,8 @@ at::Tensor predict(models::Backbone& model, const data::Batch& batch,
   input.latents = diffusion::add_noise(truth, noise, sigma);
   input.timestep = sigma * 1000;
   // Wrong cameras make wrong actions too.
-  input.conditions =
-      models::conditions_for(model, conditions, truth.narrow(1, 0, 1), truth.size(1));
+  input.conditions = models::conditions_for(
+      model, conditions, options.first_frame ? truth.narrow(1, 0, 1) : at::Tensor(), truth.size(1));
   at::Tensor x0 = diffusion::predict_x0(input.latents, model.forward(input), sigma);
   x0.narrow(1, 0, given).copy_(truth.narrow(1, 0, given));
   return x0;

@@ -6,6 +6,7 @@
 #include "minwm/core/options.h"
 #include "minwm/core/random.h"
 #include "minwm/diffusion/losses.h"
+#include "minwm/stages/first_frame.h"
 
 namespace minwm::stages {
 namespace {
@@ -45,9 +46,17 @@ models::Conditions conditions_of(const Rollout& rollout, const data::Batch& batc
         at::matmul(world_to_camera, at::linalg_inv(world_to_camera.narrow(1, 0, 1)));
     own.actions = at::Tensor();  // made anew, of the cameras
   }
-  const bool given = own.image_latents.defined();
-  return models::conditions_for(
-      score, own, given ? rollout.latents.narrow(1, 0, 1).detach() : at::Tensor(), frames);
+  const at::Tensor& told = batch.conditions.image_latents;
+  if (!told.defined()) {
+    return models::conditions_for(score, own, {}, frames);
+  }
+  const at::Tensor first = rollout.latents.narrow(1, 0, 1).detach();
+  auto conditions = models::conditions_for(score, own, first, frames);
+  // Clips that kept their first latent to themselves (all conditioning channels zero) still do.
+  return batch.conditions.text_to_video
+             ? first_frame_only_of(std::move(conditions),
+                                   told.narrow(1, 0, 1).flatten(1).ne(0).any(1))
+             : conditions;
 }
 
 double mean_exit_step(const DmdDraws& draws) {

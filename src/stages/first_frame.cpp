@@ -28,10 +28,15 @@ models::Conditions told_conditions(const models::Backbone& model, const data::Ba
       models::conditions_for(model, batch.conditions, batch.latents.narrow(1, 0, 1), frames);
   if (probability < 1) {
     const at::Tensor kept = sample_uniform(1, batch, address, purpose).squeeze(1) < probability;
-    told.image_latents = zeroed(told.image_latents, kept);
-    told.vision = zeroed(told.vision, kept);
-    told.text_to_video = true;  // under which vision rows that are zero do not count, by sample
+    told = first_frame_only_of(std::move(told), kept);
   }
+  return told;
+}
+
+models::Conditions first_frame_only_of(models::Conditions told, const at::Tensor& given) {
+  told.image_latents = zeroed(told.image_latents, given);
+  told.vision = zeroed(told.vision, given);
+  told.text_to_video = true;  // under which vision rows that are zero do not count, by sample
   return told;
 }
 

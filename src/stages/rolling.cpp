@@ -12,17 +12,21 @@ namespace {
 /// The conditions of consecutive chunks as those of one sequence of frames.
 models::Conditions joined(const std::vector<models::Conditions>& chunks) {
   models::Conditions out = chunks.front();
-  std::vector<at::Tensor> world_to_camera, intrinsics, image_latents;
+  std::vector<at::Tensor> world_to_camera, intrinsics, image_latents, actions;
   for (const auto& c : chunks) {
     world_to_camera.push_back(c.cameras.world_to_camera);
     intrinsics.push_back(c.cameras.intrinsics);
     image_latents.push_back(c.image_latents);
+    actions.push_back(c.actions);
   }
   if (out.cameras.defined()) {
     out.cameras = {at::cat(world_to_camera, 1), at::cat(intrinsics, 1)};
   }
   if (out.image_latents.defined()) {
     out.image_latents = at::cat(image_latents, 1);
+  }
+  if (out.actions.defined()) {
+    out.actions = at::cat(actions, 1);
   }
   return out;
 }

@@ -100,6 +100,7 @@ std::string info_to_json(const CheckpointInfo& info) {
       {"sink_frames", info.sink_frames},
       {"camera_cache", info.camera_cache},
       {"context_action", info.context_action},
+      {"first_frame", info.first_frame},
       {"shift", info.shift},
       {"chunk_frames", info.chunk_frames},
       {"latent_height", info.latent_height},
@@ -131,6 +132,7 @@ CheckpointInfo info_from_json(const std::string& text, const std::string& where)
     info.sink_frames = json.value("sink_frames", info.sink_frames);
     info.camera_cache = json.value("camera_cache", info.camera_cache);
     info.context_action = json.value("context_action", info.context_action);
+    info.first_frame = json.value("first_frame", info.first_frame);
     json.at("shift").get_to(info.shift);
     json.at("chunk_frames").get_to(info.chunk_frames);
     json.at("latent_height").get_to(info.latent_height);

@@ -55,8 +55,9 @@ void require_same_run(const Checkpoint& checkpoint, const CheckpointInfo& wanted
           "{}: was saved by stage '{}', this run is '{}': start from its weights with --init",
           where, stored.stage, wanted.stage);
   const auto switches = [](const CheckpointInfo& info) {
-    return fmt::format("model.camera_cache = {}, model.context_action = {}", info.camera_cache,
-                       info.context_action);
+    return fmt::format(
+        "model.camera_cache = {}, model.context_action = {}, condition.first_frame = {}",
+        info.camera_cache, info.context_action, info.first_frame);
   };
   require(switches(stored) == switches(wanted), "{}: was trained with {}, this run has {}", where,
           switches(stored), switches(wanted));

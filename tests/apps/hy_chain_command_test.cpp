@@ -80,8 +80,16 @@ TEST(HyChain, StreamSwitchesAreRecordedFollowedAndTold) {
   const Outcome resumed = run_minwm(chain.train("dmd", out, 4));
   EXPECT_EQ(resumed.code, kExitBadInput);
   EXPECT_THAT(resumed.err, HasSubstr("was trained with model.camera_cache = rope_only, "
-                                     "model.context_action = true, this run has "
-                                     "model.camera_cache = dual"));
+                                     "model.context_action = true, condition.first_frame = 1, this "
+                                     "run has model.camera_cache = dual"));
+}
+
+TEST(HyChain, ARollingWindowIsToldTheActionsOfAllItsChunks) {
+  const auto& chain = small_hy_chain();
+  const TemporaryFolder folder;
+  const Outcome outcome = run_minwm(chain.train("dmd", (folder / "run").string(), 2) +
+                                    " --dmd.rolling 1 --rollout.step_list 1000,500");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
 }
 
 TEST(HyChain, AModelWithoutCamerasIsJudgedByItsPredictionsAlone) {

@@ -367,7 +367,7 @@ TEST(HyForward, RefusesWrongInputsInOneLine) {
   EXPECT_THAT(spoiled([](ForwardInput& i) { i.latents = i.latents.slice(4, 1); }),
               HasSubstr("patches of 2x2"));
   EXPECT_THAT(spoiled([](ForwardInput& i) { i.timestep = i.timestep.slice(1, 1); }),
-              HasSubstr("timestep must be [B, 5]"));
+              HasSubstr("timestep must be [2, 5]"));
   EXPECT_THAT(spoiled([](ForwardInput& i) { i.clean_latents = i.clean_latents.slice(1, 1); }),
               HasSubstr("clean and noisy latents differ"));
   EXPECT_THAT(spoiled([](ForwardInput& i) { i.chunk_frames = 0; }), HasSubstr("chunk_frames"));

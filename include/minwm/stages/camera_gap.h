@@ -30,7 +30,8 @@ struct GapOptions {
   bool causal = false;
   int64_t chunk_frames = 4;
   uint64_t seed = 0;
-  int64_t batch = 8;  ///< clips of one forward
+  int64_t batch = 8;        ///< clips of one forward
+  bool first_frame = true;  ///< models that read first latents through the conditions are given one
 };
 
 /// Sums of squared pixel errors over the judged frames of some clips; those of several ranks add

@@ -17,4 +17,8 @@ models::Conditions told_conditions(const models::Backbone& model, const data::Ba
                                    const StepAddress& address, std::string_view purpose,
                                    double probability);
 
+/// The samples of `told` whose entry of `given` [B] is 0 (bool or number) keep their first latent
+/// to themselves, as above.
+models::Conditions first_frame_only_of(models::Conditions told, const at::Tensor& given);
+
 }  // namespace minwm::stages

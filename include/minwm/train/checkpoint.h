@@ -34,6 +34,7 @@ struct CheckpointInfo {
   /// camera checkpoints; and whether committed frames are told their actions.
   std::string camera_cache = "dual";
   bool context_action = false;
+  double first_frame = 1;  ///< share of clips that gave their first latent (condition.first_frame)
   int64_t latent_height = 0, latent_width = 0, latent_frames = 0;
   double fx = 0, fy = 0;      ///< normalised intrinsics trained with
   std::string mesh;           ///< how its ranks were arranged, for readers: "replicate 1 x shard 4"

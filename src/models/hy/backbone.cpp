@@ -182,11 +182,37 @@ Conditions HyBackbone::with_first_latent(const Conditions& conditions,
   return out;
 }
 
+void HyBackbone::set_stream_switches(const StreamSwitches& switches) {
+  require(!switches.rope_only_history || config_.camera,
+          "hy: camera_cache = rope_only: this model reads no cameras");
+  require(!switches.context_action || config_.action,
+          "hy: context_action = true: this model reads no actions");
+  switches_ = switches;
+}
+
+void HyBackbone::check_batch(const at::Tensor& timestep, const Conditions& conditions,
+                             const Grid& g) const {
+  require(timestep.dim() == 2 && timestep.size(0) == g.batch && timestep.size(1) == g.frames,
+          "hy: timestep must be [{}, {}], one per sample and latent frame, is {}", g.batch,
+          g.frames, c10::str(timestep.sizes()));
+  const auto check = [&](const at::Tensor& tensor, const char* name) {
+    require(!tensor.defined() || tensor.size(0) == g.batch,
+            "hy: {} of {} samples for latents of {}", name, tensor.defined() ? tensor.size(0) : 0,
+            g.batch);
+  };
+  check(conditions.text, "text");
+  check(conditions.text_mask, "text_mask");
+  check(conditions.byt5, "byt5");
+  check(conditions.vision, "vision");
+  check(conditions.image_latents, "image_latents");
+  check(conditions.actions, "actions");
+  check(conditions.cameras.world_to_camera, "cameras");
+}
+
 at::Tensor HyBackbone::forward(const ForwardInput& input) {
   const auto present = unit_runner()->begin();
   const Grid g = grid(input.latents);
-  require(input.timestep.dim() == 2 && input.timestep.size(1) == g.frames,
-          "hy: timestep must be [B, {}], one per latent frame", g.frames);
+  check_batch(input.timestep, input.conditions, g);
   const bool causal = input.chunk_frames > 0, forced = input.clean_latents.defined();
   require(causal || !forced, "hy: clean latents without chunk_frames");
   // The last clean chunk is left out: no noisy chunk sees it.

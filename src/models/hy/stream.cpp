@@ -75,8 +75,7 @@ at::Tensor HyBackbone::stream(const StreamInput& input, KvCache& base) {
   const auto present = unit_runner()->begin();
   auto& cache = dynamic_cast<HyKvCache&>(base);
   const Grid g = grid(input.latents);
-  require(input.timestep.dim() == 2 && input.timestep.size(1) == g.frames,
-          "hy: timestep must be [B, {}], one per latent frame", g.frames);
+  check_batch(input.timestep, input.conditions, g);
   const Conditions& conditions = input.conditions;
   // Under gradients that reach the text its rows run along; else they are the cached ones.
   const bool text_runs = at::GradMode::is_enabled() && !input.constant_text;

@@ -59,7 +59,7 @@ class HyBackbone : public Backbone {
   void set_context(std::shared_ptr<const parallel::Context> context) override {
     context_ = std::move(context);
   }
-  void set_stream_switches(const StreamSwitches& switches) override { switches_ = switches; }
+  void set_stream_switches(const StreamSwitches& switches) override;
   bool reads_first_latent() const override { return true; }
   Conditions with_first_latent(const Conditions& conditions, const at::Tensor& first_latent,
                                int64_t frames) const override;
@@ -77,6 +77,9 @@ class HyBackbone : public Backbone {
     int64_t tokens() const { return height * width; }
   };
   Grid grid(const at::Tensor& latents) const;
+  /// @throws Error unless timestep is [B, T] and everything that is told is of B samples.
+  void check_batch(const at::Tensor& timestep, const Conditions& conditions,
+                   const Grid& grid) const;
   nn::RotaryAxes rotary_axes() const;
   Geometry geometry(const std::vector<int64_t>& positions, const Grid& grid,
                     const camera::Cameras& cameras) const;
