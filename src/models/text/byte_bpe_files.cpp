@@ -6,7 +6,7 @@
 namespace minwm::models {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using Json = nlohmann::json;
 namespace fs = std::filesystem;
 
 std::unordered_map<std::string, int32_t> read_vocabulary(const Json& json,

@@ -15,7 +15,7 @@ using Table = std::vector<std::pair<std::string, int64_t>>;
 
 /// Names with their index, in the order of the file.
 Table read_table(const std::filesystem::path& path) {
-  return with_json_file(path, [&](const nlohmann::ordered_json& json) {
+  return with_json_file<nlohmann::ordered_json>(path, [&](const nlohmann::ordered_json& json) {
     Table table;
     for (const auto& item : json.items()) {
       table.emplace_back(item.key(), item.value().get<int64_t>());

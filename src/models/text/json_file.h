@@ -10,13 +10,14 @@
 
 namespace minwm::models {
 
-/// body(json) with the parsed file, in the order that is written there.
+/// body(json) with the parsed file. Json = nlohmann::ordered_json keeps the order of the file, at a
+/// cost that grows with the square of its entries.
 /// @throws Error naming the file and what is wrong; every error of JSON inside of body is one too.
-template <class Body>
+template <class Json = nlohmann::json, class Body>
 auto with_json_file(const std::filesystem::path& path, const Body& body) {
   const std::string text = read_file(path);
   try {
-    const auto json = nlohmann::ordered_json::parse(text);
+    const auto json = Json::parse(text);
     require(json.is_object(), "{}: a JSON object was expected", path.string());
     return body(json);
   } catch (const nlohmann::json::exception& error) {

@@ -11,7 +11,7 @@
 namespace minwm::models {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using Json = nlohmann::json;
 
 /// 0 … 255 of "<0xNN>", else -1.
 int byte_of_piece(const std::string& piece) {
