@@ -4,6 +4,8 @@
 
 #include "minwm/core/safetensors.h"
 #include "minwm/models/codec/analytic.h"
+#include "minwm/models/codec/hy_vae.h"
+#include "minwm/models/codec/taehv.h"
 #include "minwm/models/codec/wan_vae.h"
 #include "minwm/models/weights_file.h"
 
@@ -35,6 +37,12 @@ std::shared_ptr<Codec> open_codec(const std::filesystem::path& path) {
   const auto names = names_of(path);
   if (is_wan_vae(names)) {
     return std::make_shared<WanVae>(WanVae::load(path));
+  }
+  if (is_hy_vae(names)) {
+    return open_hy_vae(path);
+  }
+  if (is_taehv(names)) {
+    return open_taehv(path);
   }
   return std::make_shared<AnalyticCodec>(AnalyticCodec::load(path));
 }

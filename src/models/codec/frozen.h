@@ -35,6 +35,12 @@ inline void require_finite(const Tensors& tensors, const std::string& where) {
   }
 }
 
+/// @throws Error naming `what` where a network does not compute in this type.
+inline void require_compute_type(at::ScalarType type, std::string_view what) {
+  require(type == at::kFloat || type == at::kBFloat16 || type == at::kHalf,
+          "{}: compute type {}, expected Float, BFloat16 or Half", what, c10::toString(type));
+}
+
 /// Loads a network that is only applied.
 inline void load_frozen(torch::nn::Module& module, const Tensors& tensors,
                         const std::string& where) {

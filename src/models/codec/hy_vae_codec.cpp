@@ -22,6 +22,7 @@ const at::Tensor& weight_at(const Tensors& tensors, const std::string& name,
 HyVae::HyVae(const HyVaeConfig& config, const Tensors& tensors, const std::string& where,
              const HyVaeOptions& options)
     : config_(config), options_(options), encoder_(config), decoder_(config) {
+  require_compute_type(options.compute, "HunyuanVideo VAE");
   require(options.latents_per_pass >= 1,
           "HunyuanVideo VAE: latents_per_pass {}, expected 1 or more", options.latents_per_pass);
   require(config.ffactor_temporal == temporal_factor(), "{}: a temporal stride of {}, expected {}",

@@ -279,6 +279,12 @@ at::Tensor TaehvEncoderImpl::encode(const at::Tensor& video) const {
 
 at::Tensor TaehvEncoderImpl::encode_next(const at::Tensor& video, TaehvEncodeState& state) const {
   check_video(video);
+  require(!state.pending.defined() || (state.pending.size(0) == video.size(0) &&
+                                       state.pending.sizes().slice(2) == video.sizes().slice(2)),
+          "a part of a stream is [{}], its frames so far [{}]: expected the same batch, height and "
+          "width",
+          fmt::join(video.sizes(), ", "),
+          state.pending.defined() ? fmt::format("{}", fmt::join(state.pending.sizes(), ", ")) : "");
   const at::Tensor frames = state.pending.defined() ? at::cat({state.pending, video}, 1) : video;
   const int64_t whole = frames.size(1) / kGroup * kGroup, left = frames.size(1) - whole;
   at::Tensor latents;

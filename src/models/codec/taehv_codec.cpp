@@ -38,6 +38,7 @@ Tensors decoder_tensors(const TaehvConfig& config, const Tensors& tensors) {
 TaehvCodec::TaehvCodec(const TaehvConfig& config, const Tensors& tensors, const std::string& where,
                        at::ScalarType compute)
     : config_(config), encoder_(config), decoder_(config) {
+  require_compute_type(compute, "TAEHV");
   require_finite(tensors, where);
   for (const auto& item : tensors) {
     require(item.first.starts_with("encoder.") || item.first.starts_with("decoder."),
