@@ -45,7 +45,9 @@ inline int64_t pixel_frames(int64_t latent_frames) {
 /// [-1, 1] float → uint8, u8 = rint(clamp(127.5 v + 127.5)) (spec vae 2).
 at::Tensor to_uint8(const at::Tensor& pixels);
 
-/// Opens a codec: the path of an analytic codec's safetensors file.
+/// Opens the codec that a file's tensor names say it is: the analytic codec, the Wan2.1 VAE, the
+/// HunyuanVideo-1.5 VAE or a tiny autoencoder; safetensors (also in shards), `.pt`, `.pth` or a
+/// folder of such. @throws Error naming the file.
 std::shared_ptr<Codec> open_codec(const std::filesystem::path& path);
 
 }  // namespace minwm::models
