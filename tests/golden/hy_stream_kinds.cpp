@@ -150,7 +150,8 @@ void replay_rollout(const Case& c, Report& report) {
   Rollout rollout = make_rollout(c, chunk * chunks, swap_layout(c.in("noisy")));
   const Clip noisy = clip_of(rollout, c.in("noisy")), clean = clip_of(rollout, c.in("clean"));
   const bool published = c.config.at("cache_layout").get<std::string>() == "rope_only";
-  rollout.model->set_stream_switches({published, published && noisy.conditions.actions.defined()});
+  rollout.model->set_stream_switches({published && rollout.model->reads_cameras(),
+                                      published && noisy.conditions.actions.defined()});
   const double context_t = c.config.at("context_timestep").get<double>();
   at::Tensor pred = at::empty_like(noisy.latents);
   for (int64_t i = 0; i < chunks; ++i) {
@@ -193,7 +194,7 @@ void replay_worldplay(const Case& c, Report& report) {
   options.predicted_frames = chunk;
   Rollout rollout = make_rollout(c, options.memory_frames + 2 * chunk, noisy);
   rollout.conditions.image_latents = swap_layout(c.in("cond"));
-  rollout.model->set_stream_switches({false, true});
+  rollout.model->set_stream_switches({false, rollout.model->reads_actions()});
   at::Tensor pred = at::empty_like(noisy), frames;
   for (int64_t i = 0; i < integer(c, "num_chunks"); ++i) {
     const int64_t first = i * chunk;
