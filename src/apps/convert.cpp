@@ -105,9 +105,8 @@ struct Weights {
 };
 
 Weights open_ours(const ConvertOptions& options) {
-  const fs::path given = options.input;
-  const auto checkpoint = std::make_shared<const train::Checkpoint>(
-      given.filename() == "state.h5" ? given.parent_path() : given);
+  const auto checkpoint =
+      std::make_shared<const train::Checkpoint>(train::checkpoint_folder(options.input));
   const std::string where = checkpoint->path().string();
   const bool averaged = checkpoint->weights_group() == "model/ema/";
   require(options.state.empty() || options.state == "generator" ||

@@ -143,12 +143,10 @@ models::ParameterSource safetensors_source(const std::string& path) {
 
 models::ParameterSource weights_of(const std::string& path, const std::string& preset,
                                    const comm::Mesh& mesh) {
-  std::filesystem::path given(path);
-  if (given.extension() == ".safetensors") {
+  if (std::filesystem::path(path).extension() == ".safetensors") {
     return safetensors_source(path);
   }
-  const auto checkpoint = std::make_shared<const train::Checkpoint>(
-      given.filename() == "state.h5" ? given.parent_path() : given);
+  const auto checkpoint = std::make_shared<const train::Checkpoint>(train::checkpoint_folder(path));
   require(preset.empty() || checkpoint->info().model == preset,
           "{}: holds model '{}', expected '{}'", checkpoint->path().string(),
           checkpoint->info().model, preset);

@@ -39,8 +39,7 @@ bool is_safetensors(const fs::path& path) {
 }
 
 train::Checkpoint open(const std::string& path) {
-  const fs::path given(path);
-  return train::Checkpoint(given.filename() == "state.h5" ? given.parent_path() : given);
+  return train::Checkpoint(train::checkpoint_folder(path));
 }
 
 /// --first_frame that a store's trajectories were made with; -1 of models that are told otherwise.

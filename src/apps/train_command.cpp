@@ -324,8 +324,7 @@ void compare_switches(const TrainCommand& command) {
   if (command.init.empty() || fs::path(command.init).extension() == ".safetensors") {
     return;
   }
-  const fs::path given(command.init);
-  const train::Checkpoint from(given.filename() == "state.h5" ? given.parent_path() : given);
+  const train::Checkpoint from(train::checkpoint_folder(command.init));
   const auto warn = [&](const char* option, const std::string& theirs, const std::string& ours) {
     if (theirs != ours) {
       spdlog::warn("--init {}: was trained with {} = {}, this run has {}", from.path().string(),

@@ -197,4 +197,12 @@ at::Tensor read_whole(const ParameterSource& source, const std::string& name) {
   return source.read(name, 0, c10::multiply_integers(shape)).view(shape);
 }
 
+std::map<std::string, at::Tensor> read_all(const ParameterSource& source) {
+  std::map<std::string, at::Tensor> tensors;
+  for (const auto& item : source.shapes) {
+    tensors[item.first] = read_whole(source, item.first);
+  }
+  return tensors;
+}
+
 }  // namespace minwm::models

@@ -83,6 +83,10 @@ Share share_of(int64_t index, int64_t numel, int rank, int size) {
   return {cut(rank), cut(rank + 1)};
 }
 
+std::filesystem::path checkpoint_folder(const std::filesystem::path& given) {
+  return given.filename() == kStateFile ? given.parent_path() : given;
+}
+
 std::string info_to_json(const CheckpointInfo& info) {
   const nlohmann::ordered_json json = {
       {"step", info.step},

@@ -1,8 +1,7 @@
 // The HunyuanVideo-1.5 autoencoder (spec vae 4).
 
-#include "hash32.h"
 #include "minwm/models/codec/hy_vae.h"
-#include "wan_model.h"
+#include "vae_case.h"
 
 namespace minwm::golden {
 namespace {
@@ -11,11 +10,7 @@ using models::HyVaeAttentionScope;
 
 models::HyVaeConfig hy_vae(const Case& c) {
   models::HyVaeConfig config;
-  const auto read = [&](const char* key, auto& field) {
-    if (c.config.contains(key)) {
-      c.config.at(key).get_to(field);
-    }
-  };
+  const auto read = config_reader(c);
   read("in_channels", config.in_channels);
   read("out_channels", config.out_channels);
   read("latent_channels", config.latent_channels);
@@ -31,21 +26,12 @@ models::HyVaeConfig hy_vae(const Case& c) {
   return config;
 }
 
-template <class Network>
-Network network(const Case& c, const std::string& prefix) {
-  Network network(hy_vae(c));
-  auto tensors = uses_hash32(c) ? hash32_parameters(c, *network) : parameters(c);
-  std::erase_if(tensors, [&](const auto& item) { return !item.first.starts_with(prefix); });
-  models::load_state(*network, tensors, c.path);
-  return network;
-}
-
 models::HyVaeEncoder encoder_of(const Case& c) {
-  return network<models::HyVaeEncoder>(c, "encoder.");
+  return case_network<models::HyVaeEncoder>(c, hy_vae(c), "encoder.");
 }
 
 models::HyVaeDecoder decoder_of(const Case& c) {
-  return network<models::HyVaeDecoder>(c, "decoder.");
+  return case_network<models::HyVaeDecoder>(c, hy_vae(c), "decoder.");
 }
 
 void compare_posterior(const Case& c, Report& report, const models::HyVaePosterior& posterior) {

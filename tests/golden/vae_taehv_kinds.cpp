@@ -1,19 +1,14 @@
 // The tiny autoencoders (spec vae 5).
 
-#include "hash32.h"
 #include "minwm/models/codec/taehv.h"
-#include "wan_model.h"
+#include "vae_case.h"
 
 namespace minwm::golden {
 namespace {
 
 models::TaehvConfig tiny_config(const Case& c) {
   models::TaehvConfig config;
-  const auto read = [&](const char* key, auto& field) {
-    if (c.config.contains(key)) {
-      c.config.at(key).get_to(field);
-    }
-  };
+  const auto read = config_reader(c);
   const std::string arch = c.config.value("arch", "base");
   require(arch == "base" || arch == "super", "{}: arch {}, expected base or super", c.path, arch);
   config.arch = arch == "super" ? models::TaehvArch::kSuper : models::TaehvArch::kBase;
@@ -28,17 +23,8 @@ models::TaehvConfig tiny_config(const Case& c) {
   return config;
 }
 
-template <class Network>
-Network network(const Case& c, const std::string& prefix) {
-  Network network(tiny_config(c));
-  auto tensors = uses_hash32(c) ? hash32_parameters(c, *network) : parameters(c);
-  std::erase_if(tensors, [&](const auto& item) { return !item.first.starts_with(prefix); });
-  models::load_state(*network, tensors, c.path);
-  return network;
-}
-
 models::TaehvDecoder decoder_of(const Case& c) {
-  return network<models::TaehvDecoder>(c, "decoder.");
+  return case_network<models::TaehvDecoder>(c, tiny_config(c), "decoder.");
 }
 
 /// A stream in parts of one and of three latents, against the whole at once.
@@ -79,13 +65,13 @@ void replay_decode_stream(const Case& c, Report& report) {
 
 void replay_encode(const Case& c, Report& report) {
   at::NoGradGuard no_grad;
-  const auto encoder = network<models::TaehvEncoder>(c, "encoder.");
+  const auto encoder = case_network<models::TaehvEncoder>(c, tiny_config(c), "encoder.");
   report.compare("latent", encoder->encode(c.in("video")), c.out("latent"));
 }
 
 void replay_encode_stream(const Case& c, Report& report) {
   at::NoGradGuard no_grad;
-  const auto encoder = network<models::TaehvEncoder>(c, "encoder.");
+  const auto encoder = case_network<models::TaehvEncoder>(c, tiny_config(c), "encoder.");
   const auto emitted = c.config.at("emitted").get<std::vector<int64_t>>();
   const at::Tensor video = c.in("video");
   models::TaehvEncodeState state;

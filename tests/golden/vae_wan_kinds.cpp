@@ -1,20 +1,15 @@
 // The Wan2.1 autoencoder and the pixel conventions (spec vae 2, 3).
 
-#include "hash32.h"
 #include "minwm/models/codec/pixels.h"
 #include "minwm/models/codec/wan_vae.h"
-#include "wan_model.h"
+#include "vae_case.h"
 
 namespace minwm::golden {
 namespace {
 
 models::WanVaeConfig vae_config(const Case& c) {
   models::WanVaeConfig config;
-  const auto read = [&](const char* key, auto& field) {
-    if (c.config.contains(key)) {
-      c.config.at(key).get_to(field);
-    }
-  };
+  const auto read = config_reader(c);
   read("dim", config.dim);
   read("z_dim", config.z_dim);
   read("dim_mult", config.dim_mult);

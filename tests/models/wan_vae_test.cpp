@@ -1,12 +1,7 @@
 // The Wan2.1 VAE with random weights: streams, refusals, types. Its numbers are golden cases.
 
-#include <filesystem>
-#include <fstream>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <nlohmann/json.hpp>
 
 #include "minwm/core/random.h"
 #include "minwm/nn/parameters.h"
@@ -29,46 +24,13 @@ at::Tensor random_pixels(int64_t frames) {
   return random_normal({1, frames, 3, 16, 24}, {.seed = 3, .purpose = "pixels"}).tanh();
 }
 
-/// A stream of these latents in parts of these lengths.
-at::Tensor streamed(WanVae& codec, const at::Tensor& latents, const std::vector<int64_t>& parts) {
-  const auto state = codec.make_decode_state();
-  std::vector<at::Tensor> pixels;
-  int64_t begin = 0;
-  for (const int64_t count : parts) {
-    pixels.push_back(codec.decode_stream(latents.narrow(1, begin, count), *state));
-    EXPECT_EQ(pixels.back().size(1), begin == 0 ? 4 * count - 3 : 4 * count);
-    begin += count;
-  }
-  return at::cat(pixels, 1);
-}
-
-double largest_difference(const at::Tensor& a, const at::Tensor& b) {
-  return (a - b).abs().max().item<double>();
-}
-
-double relative_error(const at::Tensor& ours, const at::Tensor& exact) {
-  return ((ours - exact).norm() / exact.norm()).item<double>();
-}
-
 TEST(WanVae, HasTheNamesAndShapesOfThePublishedFile) {
-  const std::string path = MINWM_SHARED_DATA "/data/vae_manifests/wan21_vae.json";
-  if (!std::filesystem::exists(path)) {
+  const Shapes published = published_shapes("wan21_vae");
+  if (published.empty()) {
     GTEST_SKIP() << "no list of the published tensors here";
   }
-  std::ifstream file(path);
-  const auto manifest = nlohmann::json::parse(file);
   const nn::HollowParameters hollow;
-  const WanVaeEncoder encoder((WanVaeConfig()));
-  const WanVaeDecoder decoder((WanVaeConfig()));
-  std::map<std::string, std::vector<int64_t>> ours, published;
-  for (const auto& half : {encoder->named_parameters(), decoder->named_parameters()}) {
-    for (const auto& item : half) {
-      ours[item.key()] = item.value().sizes().vec();
-    }
-  }
-  for (const auto& item : manifest.at("tensors")) {
-    published[item[0]] = item[1].get<std::vector<int64_t>>();
-  }
+  const Shapes ours = shapes_of(*WanVaeEncoder(WanVaeConfig()), *WanVaeDecoder(WanVaeConfig()));
   EXPECT_EQ(ours.size(), 194U);
   EXPECT_EQ(ours, published);
 }

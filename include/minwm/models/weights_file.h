@@ -39,5 +39,7 @@ at::ScalarType type_of(const ParameterSource& source, const std::string& name);
 
 /// A whole parameter at its shape.
 at::Tensor read_whole(const ParameterSource& source, const std::string& name);
+/// All of them, by name.
+std::map<std::string, at::Tensor> read_all(const ParameterSource& source);
 
 }  // namespace minwm::models

@@ -41,6 +41,9 @@ struct CheckpointInfo {
   int64_t data_position = 0;  ///< global batches drawn so far
 };
 
+/// Where a checkpoint is that was given as its folder, its run, or its state.h5.
+std::filesystem::path checkpoint_folder(const std::filesystem::path& given);
+
 /// Name → tensor groups, e.g. "model/param/blocks.0.ffn.0.weight".
 using TensorMap = std::map<std::string, at::Tensor>;
 

@@ -62,21 +62,6 @@ at::Tensor HyVae::decode_next(const at::Tensor& latents, FeatureHistory& history
   return decoder_->decode(z, history, options_.latents_per_pass).transpose(1, 2).contiguous();
 }
 
-at::Tensor HyVae::decode(const at::Tensor& latents) {
-  FeatureHistory history;
-  return decode_next(latents, history);
-}
-
-std::unique_ptr<DecodeState> HyVae::make_decode_state() {
-  return std::make_unique<HyVaeDecodeState>();
-}
-
-at::Tensor HyVae::decode_stream(const at::Tensor& latents, DecodeState& state) {
-  auto* const own = dynamic_cast<HyVaeDecodeState*>(&state);
-  TORCH_INTERNAL_ASSERT(own != nullptr, "a decode state of another codec");
-  return decode_next(latents, own->history);
-}
-
 bool is_hy_vae(const std::vector<std::string>& names) {
   return std::find(names.begin(), names.end(), "encoder.down.0.block.0.conv1.conv.weight") !=
          names.end();
@@ -117,10 +102,7 @@ HyVaeConfig hy_vae_config(const Tensors& tensors, const std::string& where) {
 
 std::shared_ptr<HyVae> open_hy_vae(const std::filesystem::path& path, const HyVaeOptions& options) {
   const ParameterSource source = open_weights(path).source;
-  Tensors tensors;
-  for (const auto& item : source.shapes) {
-    tensors[item.first] = read_whole(source, item.first);
-  }
+  const Tensors tensors = read_all(source);
   return std::make_shared<HyVae>(hy_vae_config(tensors, source.where), tensors, source.where,
                                  options);
 }

@@ -67,21 +67,6 @@ at::Tensor TaehvCodec::decode_next(const at::Tensor& latents, FeatureHistory& hi
   return decoder_->decode(latents, history).mul(2).sub_(1).contiguous();
 }
 
-at::Tensor TaehvCodec::decode(const at::Tensor& latents) {
-  FeatureHistory history;
-  return decode_next(latents, history);
-}
-
-std::unique_ptr<DecodeState> TaehvCodec::make_decode_state() {
-  return std::make_unique<TaehvDecodeState>();
-}
-
-at::Tensor TaehvCodec::decode_stream(const at::Tensor& latents, DecodeState& state) {
-  auto* const own = dynamic_cast<TaehvDecodeState*>(&state);
-  TORCH_INTERNAL_ASSERT(own != nullptr, "a decode state of another codec");
-  return decode_next(latents, own->history);
-}
-
 bool is_taehv(const std::vector<std::string>& names) {
   const auto has = [&](const char* name) {
     return std::find(names.begin(), names.end(), name) != names.end();
@@ -115,10 +100,7 @@ TaehvConfig taehv_config(const Tensors& tensors, const std::string& where) {
 
 std::shared_ptr<TaehvCodec> open_taehv(const std::filesystem::path& path, at::ScalarType compute) {
   const ParameterSource source = open_weights(path).source;
-  Tensors tensors;
-  for (const auto& item : source.shapes) {
-    tensors[item.first] = read_whole(source, item.first);
-  }
+  const Tensors tensors = read_all(source);
   return std::make_shared<TaehvCodec>(taehv_config(tensors, source.where), tensors, source.where,
                                       compute);
 }

@@ -1,16 +1,10 @@
 // The Wan2.1 autoencoder as a codec: layouts, statistics, what is refused.
 
-#include <string_view>
-
-#include "minwm/core/error.h"
-#include "minwm/core/random.h"
+#include "frozen.h"
 #include "minwm/models/codec/wan_vae.h"
-#include "minwm/models/state.h"
 
 namespace minwm::models {
 namespace {
-
-using Tensors = std::map<std::string, at::Tensor>;
 
 bool encodes(const std::string& name) {
   return name.starts_with("encoder.") || name.starts_with("conv1.");
@@ -27,39 +21,10 @@ Tensors half(const Tensors& tensors, bool encoder) {
   return chosen;
 }
 
-/// Of the encoder's values in float32, in the order of their names.
-uint64_t encoder_hash(const torch::nn::Module& encoder) {
-  std::map<std::string, at::Tensor> sorted;
-  for (const auto& item : encoder.named_parameters()) {
-    sorted[item.key()] = item.value();
-  }
-  uint64_t hash = 0;
-  for (const auto& [name, tensor] : sorted) {
-    const std::string_view bytes(static_cast<const char*>(tensor.const_data_ptr()),
-                                 tensor.nbytes());
-    hash = stream_key({.seed = hash, .purpose = bytes});
-  }
-  return hash;
-}
-
-void freeze(torch::nn::Module& module) {
-  for (auto& parameter : module.parameters()) {
-    parameter.set_requires_grad(false);
-  }
-}
-
-/// Moves a network to where its input is.
-void follow(torch::nn::Module& module, const at::Tensor& input) {
-  if (module.parameters().front().device() != input.device()) {
-    module.to(input.device());
-  }
-}
-
 }  // namespace
 
 void WanVaeOptions::check() const {
-  require(compute == at::kFloat || compute == at::kBFloat16 || compute == at::kHalf,
-          "Wan VAE: compute type {}, expected Float, BFloat16 or Half", c10::toString(compute));
+  require_compute_type(compute, "Wan VAE");
   require(latents_per_pass >= 1, "Wan VAE: latents_per_pass {}, expected 1 or more",
           latents_per_pass);
 }
@@ -73,16 +38,10 @@ WanVae::WanVae(const WanVaeConfig& config, const Tensors& tensors, const std::st
           config.z_dim);
   require(config.temporal_factor() == temporal_factor(), "{}: a temporal stride of {}, expected {}",
           where, config.temporal_factor(), temporal_factor());
-  for (const auto& [name, tensor] : tensors) {
-    require(tensor.is_floating_point() && tensor.isfinite().all().item<bool>(),
-            "{}: tensor {} is {}, expected finite floating point numbers", where, name,
-            tensor.is_floating_point() ? "not finite" : c10::toString(tensor.scalar_type()));
-  }
-  freeze(*encoder_);
-  freeze(*decoder_);
-  load_state(*encoder_, half(tensors, true), where);
-  load_state(*decoder_, half(tensors, false), where);
-  name_ = fmt::format("wan2.1-vae-{:016x}", encoder_hash(*encoder_));
+  require_finite(tensors, where);
+  load_frozen(*encoder_, half(tensors, true), where);
+  load_frozen(*decoder_, half(tensors, false), where);
+  name_ = fmt::format("wan2.1-vae-{:016x}", values_hash(*encoder_));
   encoder_->to(options.compute);
   decoder_->to(options.compute);
 }
@@ -113,21 +72,6 @@ at::Tensor WanVae::decode_next(const at::Tensor& latents, FeatureHistory& histor
   follow(*decoder_, latents);
   const at::Tensor z = LatentStatistics::wan().denormalise(latents.transpose(1, 2));
   return decoder_->decode(z, history, options_.latents_per_pass).transpose(1, 2).contiguous();
-}
-
-at::Tensor WanVae::decode(const at::Tensor& latents) {
-  FeatureHistory history;
-  return decode_next(latents, history);
-}
-
-std::unique_ptr<DecodeState> WanVae::make_decode_state() {
-  return std::make_unique<WanVaeDecodeState>();
-}
-
-at::Tensor WanVae::decode_stream(const at::Tensor& latents, DecodeState& state) {
-  auto* const own = dynamic_cast<WanVaeDecodeState*>(&state);
-  TORCH_INTERNAL_ASSERT(own != nullptr, "a decode state of another codec");
-  return decode_next(latents, own->history);
 }
 
 }  // namespace minwm::models

@@ -201,11 +201,7 @@ WanVae WanVae::load(const std::filesystem::path& path, const WanVaeOptions& opti
     names.push_back(item.first);
   }
   require(is_wan_vae(names), "{}: not a Wan2.1 VAE (tensor {} expected)", where, kOurs);
-  Tensors tensors;
-  for (const std::string& name : names) {
-    tensors[name] = read_whole(source, name);
-  }
-  tensors = published_wan_vae_names(tensors, where);
+  const Tensors tensors = published_wan_vae_names(read_all(source), where);
   return {wan_vae_config(tensors, where), tensors, where, options};
 }
 

@@ -10,8 +10,8 @@
 
 #include <torch/torch.h>
 
-#include "minwm/models/codec/codec.h"
 #include "minwm/models/codec/hy_vae_blocks.h"
+#include "minwm/models/codec/streamed_codec.h"
 
 namespace minwm::models {
 
@@ -111,7 +111,7 @@ struct HyVaeOptions {
   int64_t latents_per_pass = 1;         ///< more fill a GPU better, and take more memory
 };
 
-class HyVae final : public Codec {
+class HyVae final : public StreamedCodec<HyVaeDecodeState> {
  public:
   /// @param tensors  all parameters under their published names, any floating type.
   /// @param where    names them in messages.
@@ -127,12 +127,9 @@ class HyVae final : public Codec {
 
   /// The posterior's mean. A clip of other than 1 + 4 m frames loses its last ones with a warning.
   at::Tensor encode(const at::Tensor& pixels) override;
-  at::Tensor decode(const at::Tensor& latents) override;
-  std::unique_ptr<DecodeState> make_decode_state() override;
-  at::Tensor decode_stream(const at::Tensor& latents, DecodeState& state) override;
 
  private:
-  at::Tensor decode_next(const at::Tensor& latents, FeatureHistory& history);
+  at::Tensor decode_next(const at::Tensor& latents, FeatureHistory& history) override;
 
   HyVaeConfig config_;
   HyVaeOptions options_;

@@ -11,7 +11,7 @@
 #include <torch/torch.h>
 
 #include "minwm/models/codec/causal_conv.h"
-#include "minwm/models/codec/codec.h"
+#include "minwm/models/codec/streamed_codec.h"
 
 namespace minwm::models {
 
@@ -87,7 +87,7 @@ struct TaehvDecodeState final : DecodeState {
   FeatureHistory history;
 };
 
-class TaehvCodec final : public Codec {
+class TaehvCodec final : public StreamedCodec<TaehvDecodeState> {
  public:
   /// @param tensors  all parameters under their published names, any floating type. A time step of
   ///                 the decoder that the configuration turns off keeps the last rows of its
@@ -104,13 +104,10 @@ class TaehvCodec final : public Codec {
   const TaehvConfig& config() const { return config_; }
 
   at::Tensor encode(const at::Tensor& pixels) override;
-  /// In [-1, 1]: this network's output is clamped.
-  at::Tensor decode(const at::Tensor& latents) override;
-  std::unique_ptr<DecodeState> make_decode_state() override;
-  at::Tensor decode_stream(const at::Tensor& latents, DecodeState& state) override;
 
  private:
-  at::Tensor decode_next(const at::Tensor& latents, FeatureHistory& history);
+  /// In [-1, 1]: this network's output is clamped.
+  at::Tensor decode_next(const at::Tensor& latents, FeatureHistory& history) override;
 
   TaehvConfig config_;
   TaehvEncoder encoder_;

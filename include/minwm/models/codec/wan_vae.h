@@ -12,7 +12,7 @@
 
 #include <torch/torch.h>
 
-#include "minwm/models/codec/codec.h"
+#include "minwm/models/codec/streamed_codec.h"
 #include "minwm/models/codec/wan_vae_blocks.h"
 
 namespace minwm::models {
@@ -92,7 +92,7 @@ struct WanVaeDecodeState final : DecodeState {
   FeatureHistory history;
 };
 
-class WanVae final : public Codec {
+class WanVae final : public StreamedCodec<WanVaeDecodeState> {
  public:
   /// @param tensors  all parameters under their published names, any floating type.
   /// @param where    names them in messages.
@@ -116,12 +116,9 @@ class WanVae final : public Codec {
   /// ones with a warning (or see WanVaeOptions::strict). @throws Error on another shape than
   /// codec.h states.
   at::Tensor encode(const at::Tensor& pixels) override;
-  at::Tensor decode(const at::Tensor& latents) override;
-  std::unique_ptr<DecodeState> make_decode_state() override;
-  at::Tensor decode_stream(const at::Tensor& latents, DecodeState& state) override;
 
  private:
-  at::Tensor decode_next(const at::Tensor& latents, FeatureHistory& history);
+  at::Tensor decode_next(const at::Tensor& latents, FeatureHistory& history) override;
 
   WanVaeConfig config_;
   WanVaeOptions options_;
